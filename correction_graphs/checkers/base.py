@@ -1,0 +1,60 @@
+"""What a checker is: anything that turns a `CheckRequest` into a `Verdict`.
+
+Checkers are LangChain runnables, so they are traced, batched, retried and composed like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Any
+
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from pydantic import BaseModel, ConfigDict
+
+from correction_graphs.results import Round, TemplateInfo, Verdict
+
+
+class CheckRequest(BaseModel):
+    """What a checker is given.
+
+    Attributes:
+        messages: The conversation the answer belongs to, without the answer.
+        answer: The text of the answer to judge.
+        rounds: The earlier answers with their verdicts, oldest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: tuple[AnyMessage, ...]
+    answer: str
+    rounds: tuple[Round, ...] = ()
+
+
+class Checker(Runnable[CheckRequest, Verdict], ABC):
+    """Base class of checkers: a runnable from `CheckRequest` to `Verdict`.
+
+    Subclasses implement `check`, and `acheck` where they can do better than a worker thread.
+
+    Attributes:
+        template: The prompt template the checker uses, if it uses one; recorded in results.
+    """
+
+    template: TemplateInfo | None = None
+
+    @abstractmethod
+    def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
+        """Judge one answer."""
+
+    async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
+        """Judge one answer; by default `check` in a worker thread."""
+        return await asyncio.to_thread(self.check, request, config)
+
+    def invoke(self, input: CheckRequest, config: RunnableConfig | None = None, **_: Any) -> Verdict:  # noqa: A002
+        """Judge one answer; see `check`."""
+        return self.check(input, config)
+
+    async def ainvoke(self, input: CheckRequest, config: RunnableConfig | None = None, **_: Any) -> Verdict:  # noqa: A002
+        """Judge one answer; see `acheck`."""
+        return await self.acheck(input, config)

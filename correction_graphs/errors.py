@@ -1,0 +1,87 @@
+"""Everything this package raises on purpose.
+
+CorrectionError
+    SettingsError(ValueError)          an argument outside its range, found when a graph or model is built
+    TemplateError(ValueError)          a prompt template that cannot be loaded, or does not fit its use
+    ConversationError(ValueError)      messages that no answer can be written to
+    ModelFileError(ValueError)         a model file that is missing, broken, or not what it should be
+    ContextLengthError(ValueError)     more tokens than the model's context holds
+    MissingExtraError(ImportError)     an optional dependency is not installed; says which to install
+    BackendError(RuntimeError)         the inference engine failed, or was used after it was closed
+    RunError(RuntimeError)             a run stopped on the way; `.result` has all that was done until then
+        GenerationError                the model raised, or returned nothing, and there is no answer to fall back on
+        CheckerError                   the checker raised, and the policy is to stop
+
+Each also derives from a built-in class, so that LangGraph's default retry policy does not repeat what cannot succeed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from correction_graphs.results import CacResult
+
+
+class CorrectionError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SettingsError(CorrectionError, ValueError):
+    """An argument is outside what is allowed; found before any model is called."""
+
+
+class TemplateError(CorrectionError, ValueError):
+    """A prompt template cannot be found or read, or lacks what its use requires."""
+
+
+class ConversationError(CorrectionError, ValueError):
+    """The messages given are not something a model can answer."""
+
+
+class ModelFileError(CorrectionError, ValueError):
+    """A model file is missing, truncated, or not a GGUF file."""
+
+
+class ContextLengthError(CorrectionError, ValueError):
+    """A prompt does not fit into the model's context."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        self.tokens = tokens
+        self.limit = limit
+        super().__init__(
+            f"the text is {tokens} tokens long, but this model's context holds {limit}; "
+            "shorten it, or load the model with a larger `n_ctx`"
+        )
+
+
+class MissingExtraError(CorrectionError, ImportError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, feature: str, *, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f'{feature} needs an optional dependency: pip install "correction-graphs[{extra}]"')
+
+
+class BackendError(CorrectionError, RuntimeError):
+    """The inference engine refused a step, or was used after it was closed."""
+
+
+class RunError(CorrectionError, RuntimeError):
+    """A run stopped before it had an answer to return.
+
+    Attributes:
+        result: Every round that was finished until then; nothing that was written is lost.
+    """
+
+    def __init__(self, message: str, *, result: CacResult) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+class GenerationError(RunError):
+    """The model raised, or returned empty messages only, so there is no answer."""
+
+
+class CheckerError(RunError):
+    """The checker raised, and `on_checker_error` is "raise". The answers are in `.result.rounds`."""

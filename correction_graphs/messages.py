@@ -1,0 +1,45 @@
+"""Reading and building LangChain messages, and marking text that must not be taken for instructions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from correction_graphs.errors import ConversationError
+
+
+def check_conversation(messages: Sequence[BaseMessage]) -> None:
+    """Raise unless the conversation is one that a model is to answer now.
+
+    Raises:
+        ConversationError: If there are no messages, or the last one is an answer already.
+    """
+    if not messages:
+        raise ConversationError('"messages" is empty; give at least one message, such as ("user", "your question")')
+    if isinstance(messages[-1], AIMessage):
+        raise ConversationError(
+            "the conversation ends in an AI message, so there is nothing to answer; "
+            "append the user's next message, or leave the last answer out to have it written again"
+        )
+
+
+def question_of(messages: Sequence[BaseMessage]) -> str:
+    """Return the text of the newest message the user wrote, "" if there is none."""
+    return next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
+
+
+def fence(text: str, tag: str = "text") -> str:
+    """Mark text as data: enclose it in tags that the text itself cannot close.
+
+    The tags carry a nonce derived from the text by SHA-256, so that an author would have to find a text that contains
+    64 bits of its own hash to write a closing tag. Unlike a random nonce this leaves prompts reproducible: equal texts
+    give equal prompts, which prompt caches, node caches and seeded runs rely on.
+
+    Args:
+        text: What must not be taken for instructions.
+        tag: What the text is, in one word.
+    """
+    nonce = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"<{tag} {nonce}>\n{text}\n</{tag} {nonce}>"

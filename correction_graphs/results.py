@@ -1,0 +1,118 @@
+"""What a run returns: plain, frozen data that can be stored, sent as JSON and branched on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CacStatus = Literal["passed", "exhausted", "unverified", "failed"]
+
+
+class Record(BaseModel):
+    """Base of the result types: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Usage(Record):
+    """What was spent. Add two with `+`.
+
+    Attributes:
+        model_calls: Finished calls of a chat model, those inside agents and checkers included.
+        input_tokens: Prompt tokens as the models report them; 0 where they do not.
+        output_tokens: Generated tokens, likewise.
+        cached_tokens: The part of `input_tokens` that was served from a prompt cache.
+        seconds: Wall-clock time.
+    """
+
+    model_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            model_calls=self.model_calls + other.model_calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+class Verdict(Record):
+    """A checker's judgement of one answer.
+
+    Attributes:
+        passed: True or False, or None when the checker could not tell. None is never taken for a pass.
+        critique: What is told to the model that answers again: short, and understandable by itself.
+        score: Higher is better; lets `keep_best` rank answers that did not pass.
+        reasoning: How the checker got there. Recorded, never fed back.
+        error: Set when the checker raised instead of judging.
+    """
+
+    passed: bool | None
+    critique: str = ""
+    score: float | None = None
+    reasoning: str = ""
+    error: str | None = None
+
+
+class Round(Record):
+    """One answer and what became of it.
+
+    Attributes:
+        answer: The text of the answer.
+        verdict: The judgement; None when the answer was not checked.
+        usage: Spent on writing and on checking this answer.
+    """
+
+    answer: str
+    verdict: Verdict | None = None
+    usage: Usage = Field(default_factory=Usage)
+
+
+class TemplateInfo(Record):
+    """Which template was used: enough to find the very same text again."""
+
+    name: str
+    version: str
+    language: str
+    sha256: str
+
+
+class CacResult(Record):
+    """How a Checking-as-Context run got to its answer.
+
+    Attributes:
+        status: Why the run ended. "passed": the checker accepted the answer. "exhausted": no answer passed within
+            `max_rounds` revisions. "unverified": the answer was returned without a verdict on it (it calls tools, the
+            checker could not tell or crashed and the policy is to accept, or the graph's step limit came first).
+            "failed": the model crashed while revising, and an earlier answer was returned.
+        rounds: Every answer in order, the first one included.
+        chosen: Index into `rounds` of the answer that was returned; None if there was none.
+        usage: The sum over all rounds.
+        strategy: How answer and critique were put before the model again.
+        template: The critique template, where one was used.
+        error: What went wrong, when something did.
+    """
+
+    status: CacStatus
+    rounds: tuple[Round, ...] = ()
+    chosen: int | None = None
+    usage: Usage = Field(default_factory=Usage)
+    strategy: str = "self"
+    template: TemplateInfo | None = None
+    error: str | None = None
+
+    @property
+    def answer(self) -> str:
+        """The text of the answer that was returned, "" if there was none."""
+        return "" if self.chosen is None else self.rounds[self.chosen].answer
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the answer that was returned."""
+        return None if self.chosen is None else self.rounds[self.chosen].verdict
