@@ -1,0 +1,390 @@
+"""Local GGUF models through llama.cpp's low-level functions: many branches of text in one context.
+
+`llama_cpp.Llama` decodes one sequence at a time. Here all branches share one pool of key/value cells; forking is a matter
+of metadata, and one batched call advances any number of branches. This is the only module that imports `llama_cpp`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import re
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from correction_graphs.backends.base import Logits, Run
+from correction_graphs.backends.cached import CachedBackend
+from correction_graphs.errors import BackendError, MissingExtraError, ModelFileError, SettingsError
+
+try:
+    import llama_cpp.llama_cpp as lib
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+except ImportError as error:
+    raise MissingExtraError("running local GGUF models", extra="llama") from error
+
+_DEFAULT_CONTEXT = 8192
+_MARGIN = 64  # cells beyond a full-length branch: room to compute last tokens again
+_MAX_SEQUENCES = 256  # llama.cpp's own limit
+
+# For models that bring no chat template.
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class LlamaCppBackend(CachedBackend):
+    """A GGUF model, loaded for many branches at once.
+
+    Args:
+        path: The GGUF file; of a split model, the first part.
+        n_ctx: How many tokens one branch may hold, and about how many the key/value memory holds in all. By default
+            what the model was trained for, at most 8,192.
+        n_sequences: How many different ends of text can be cached at once, 2 to 256.
+        n_batch: Tokens computed in one call at most; longer prompts take several.
+        n_gpu_layers: Layers to offload to a GPU; -1 for all. Without effect where llama.cpp was built for the CPU.
+        n_threads: CPU threads; by default all cores.
+        kept_logits: See `CachedBackend`.
+
+    Raises:
+        ModelFileError: If the file is missing, not a GGUF file, or cannot be loaded.
+        SettingsError: If a number is out of range.
+        BackendError: If llama.cpp cannot make a context of this size.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        n_ctx: int | None = None,
+        n_sequences: int = 64,
+        n_batch: int = 512,
+        n_gpu_layers: int = -1,
+        n_threads: int | None = None,
+        kept_logits: int = 64,
+    ) -> None:
+        if n_ctx is not None and n_ctx < 1:
+            raise SettingsError(f"`n_ctx` is {n_ctx}; give the number of tokens the context is to hold, or None")
+        if not 2 <= n_sequences <= _MAX_SEQUENCES:
+            raise SettingsError(f"`n_sequences` is {n_sequences}; llama.cpp allows up to {_MAX_SEQUENCES}, and 2 are needed")
+        if n_batch < n_sequences:
+            raise SettingsError(f"`n_batch` is {n_batch}; give at least `n_sequences`, which is {n_sequences}")
+        self.path = Path(path)
+        self._model = _load_model(self.path, n_gpu_layers)
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        n_vocab = lib.llama_vocab_n_tokens(self._vocab)
+        n_ctx = n_ctx or min(lib.llama_model_n_ctx_train(self._model) or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+        try:
+            memory = LlamaMemory(
+                self._model, n_vocab, n_ctx, n_sequences=n_sequences, n_batch=n_batch, n_threads=n_threads
+            )
+        except BaseException:
+            lib.llama_model_free(self._model)
+            raise
+        super().__init__(memory, n_vocab=n_vocab, n_ctx=n_ctx, kept_logits=kept_logits)
+        self._free_once = weakref.finalize(self, _free, memory.context, self._model)
+
+    @property
+    def name(self) -> str:
+        """The model's own name, or that of its file."""
+        return self._metadata("general.name") or self.path.stem
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Turn text into tokens, without adding any; control tokens are recognized in it only if `special`."""
+        data = text.encode("utf-8", errors="replace")
+        with self._lock:
+            self._must_be_open()
+            room = len(data) + 8
+            while True:
+                tokens = (lib.llama_token * room)()
+                count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)  # noqa: FBT003
+                if count >= 0:
+                    return list(tokens[:count])
+                room = -count
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes a token stands for, b"" for control tokens."""
+        with self._lock:
+            self._must_be_open()
+            return self._pieces(token)
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether the model ends its text, or its turn, with this token."""
+        with self._lock:
+            self._must_be_open()
+            return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def chat_tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Turn chat messages into the prompt for the next assistant turn, by the model's own chat template.
+
+        The spelling of a control token in a message's content, such as `<|im_end|>`, stays plain text: content cannot
+        end its own turn or forge another.
+
+        Args:
+            messages: Dicts with `role` ("system", "user", "assistant") and `content`.
+
+        Raises:
+            SettingsError: If the template refuses this order of roles.
+        """
+        held: list[str] = []
+
+        def hold(match: re.Match[str]) -> str:
+            held.append(match[0])
+            return f"\ue000{len(held) - 1}\ue001"
+
+        controls = self._control_texts
+        safe = [
+            {**m, "content": controls.sub(hold, m["content"].replace("\ue000", "\ufffd")) if controls else m["content"]}
+            for m in messages
+        ]
+        try:
+            prompt = self._chat_format(messages=safe).prompt
+        except ValueError as error:
+            roles = [message["role"] for message in messages]
+            raise SettingsError(f"the model's chat template refuses messages in the roles {roles}: {error}") from error
+        tokens: list[int] = []
+        for part in re.split("(\ue000\\d+\ue001)", prompt):
+            literal = part.startswith("\ue000") and part.endswith("\ue001")
+            tokens += self.tokenize(held[int(part[1:-1])]) if literal else self.tokenize(part, special=True)
+        bos = lib.llama_vocab_bos(self._vocab)
+        if lib.llama_vocab_get_add_bos(self._vocab) and tokens[:1] != [bos]:
+            tokens.insert(0, bos)
+        return tokens
+
+    @functools.cached_property
+    def _chat_format(self) -> Any:
+        template = lib.llama_model_chat_template(self._model, None)
+        return Jinja2ChatFormatter(
+            template=template.decode("utf-8") if template else _CHATML,
+            eos_token=self._token_text(lib.llama_vocab_eos(self._vocab)),
+            bos_token=self._token_text(lib.llama_vocab_bos(self._vocab)),
+        )
+
+    @functools.cached_property
+    def _control_texts(self) -> re.Pattern[str] | None:
+        """Matches the spelling of every control token, longest first."""
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        texts = {
+            self._token_text(token)
+            for token in range(self.n_vocab)
+            if lib.llama_vocab_get_attr(self._vocab, token) & control
+        } - {""}
+        return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True)))) if texts else None
+
+    def _token_text(self, token: int) -> str:
+        text = lib.llama_vocab_get_text(self._vocab, token) if token >= 0 else b""
+        return (text or b"").decode("utf-8", errors="replace")
+
+    def _metadata(self, key: str) -> str:
+        room = ctypes.create_string_buffer(256)
+        length = lib.llama_model_meta_val_str(self._model, key.encode(), room, len(room))
+        return room.value.decode("utf-8", errors="replace") if length > 0 else ""
+
+    @functools.cached_property
+    def _pieces(self) -> Any:
+        @functools.cache
+        def piece(token: int) -> bytes:
+            room = ctypes.create_string_buffer(32)
+            length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
+            if length < 0:
+                room = ctypes.create_string_buffer(-length)
+                length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
+            return room.raw[:length]
+
+        return piece
+
+    def _free(self) -> None:
+        self._free_once()
+
+
+class LlamaMemory:
+    """The sequences of one llama.cpp context, with one pool of cells for all of them."""
+
+    def __init__(
+        self, model: Any, n_vocab: int, n_ctx: int, *, n_sequences: int, n_batch: int, n_threads: int | None
+    ) -> None:
+        self.n_sequences = n_sequences
+        self.forwarded_tokens = 0
+        self.forward_calls = 0
+        self._n_vocab = n_vocab
+        params = lib.llama_context_default_params()
+        params.n_ctx = n_ctx + _MARGIN
+        params.n_seq_max = n_sequences
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_threads = params.n_threads_batch = n_threads or os.cpu_count() or 1
+        params.kv_unified = True
+        params.swa_full = True  # keep what slides out of the window, or there is nothing to rewind to
+        params.no_perf = True
+        _log.clear()
+        self.context = lib.llama_init_from_model(model, params)
+        if not self.context:
+            raise BackendError(
+                f"llama.cpp could not make a context of {n_ctx} tokens and {n_sequences} sequences "
+                f"(the memory may not suffice; a smaller `n_ctx` needs less): {_last_words()}"
+            )
+        self._memory = lib.llama_get_memory(self.context)
+        self.n_cells = lib.llama_n_ctx(self.context)
+        self._batch = _Batch(n_batch, n_sequences)
+        self.rewinds = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)) and self._rewinds()
+        self.clear()
+        self.forwarded_tokens = self.forward_calls = 0
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let the empty sequence `target` share the first `length` tokens of `source`."""
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, length if self.rewinds else -1)
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Keep only the first `length` tokens of a sequence."""
+        if not lib.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise BackendError(f"llama.cpp refused to cut a sequence to {length} tokens")
+
+    def clear(self) -> None:
+        """Empty all sequences."""
+        lib.llama_memory_clear(self._memory, True)  # noqa: FBT003
+
+    def compute(self, runs: Sequence[Run]) -> Logits:
+        """Run the model over `runs` in order; return a row of logits for each output."""
+        rows = np.empty((sum(len(run.outputs) for run in runs), self._n_vocab), dtype=np.float32)
+        done = 0
+        for part in _parts(runs, self._batch.size):
+            outputs = self._batch.fill(part)
+            status = lib.llama_decode(self.context, self._batch.struct)
+            if status:
+                raise BackendError(
+                    f"llama.cpp could not compute {self._batch.struct.n_tokens} tokens "
+                    f"({_DECODE_STATUS.get(status, f'error {status}')}): {_last_words()}"
+                )
+            self.forwarded_tokens += self._batch.struct.n_tokens
+            self.forward_calls += 1
+            for output in outputs:
+                row = lib.llama_get_logits_ith(self.context, output)
+                rows[done] = np.ctypeslib.as_array(row, shape=(self._n_vocab,))
+                done += 1
+        return rows
+
+    def _rewinds(self) -> bool:
+        """Try it: some memories refuse to be cut, and some say yes without doing so."""
+        tokens = [token % self._n_vocab for token in (11, 23, 35, 47)]
+        (straight,) = self.compute([Run(tokens, 0, (0,), (3,))])
+        self.compute([Run([*tokens[:2], tokens[0], tokens[0]], 0, (1,), ())])
+        if not lib.llama_memory_seq_rm(self._memory, 1, 2, -1):
+            return False
+        (rewound,) = self.compute([Run(tokens[2:], 2, (1,), (1,))])
+        return float(np.abs(_probabilities(straight) - _probabilities(rewound)).sum()) < 0.1  # noqa: PLR2004
+
+
+class _Batch:
+    """A `llama_batch` whose arrays are numpy's, so that a long prompt is filled in without a Python loop."""
+
+    def __init__(self, size: int, n_sequences: int) -> None:
+        self.size = size
+        self._token = np.zeros(size, dtype=np.int32)
+        self._pos = np.zeros(size, dtype=np.int32)
+        self._n_seq_id = np.zeros(size, dtype=np.int32)
+        self._seq_id = np.zeros((size, n_sequences), dtype=np.int32)
+        self._wanted = np.zeros(size, dtype=np.int8)
+        rows = self._seq_id.ctypes.data + np.arange(size, dtype=np.uintp) * self._seq_id.strides[0]
+        self._rows = rows.astype(np.uintp)
+        self.struct = lib.llama_batch()
+        for field, array, kind in (
+            ("token", self._token, ctypes.c_int32),
+            ("pos", self._pos, ctypes.c_int32),
+            ("n_seq_id", self._n_seq_id, ctypes.c_int32),
+            ("seq_id", self._rows, ctypes.POINTER(ctypes.c_int32)),
+            ("logits", self._wanted, ctypes.c_int8),
+        ):
+            setattr(self.struct, field, array.ctypes.data_as(ctypes.POINTER(kind)))
+
+    def fill(self, runs: Sequence[Run]) -> list[int]:
+        """Write `runs` into the batch; return the batch rows of their outputs."""
+        outputs: list[int] = []
+        at = 0
+        self._wanted[:] = 0
+        for run in runs:
+            end = at + len(run.tokens)
+            self._token[at:end] = run.tokens
+            self._pos[at:end] = np.arange(run.position, run.position + len(run.tokens))
+            self._n_seq_id[at:end] = len(run.sequences)
+            self._seq_id[at:end, : len(run.sequences)] = run.sequences
+            outputs += [at + offset for offset in run.outputs]
+            at = end
+        self._wanted[outputs] = 1
+        self.struct.n_tokens = at
+        return outputs
+
+
+def _parts(runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
+    """Cut runs into batches of at most `size` tokens."""
+    part: list[Run] = []
+    room = size
+    for run in runs:
+        at = 0
+        while at < len(run.tokens):
+            end = min(at + room, len(run.tokens))
+            outputs = tuple(offset - at for offset in run.outputs if at <= offset < end)
+            part.append(Run(run.tokens[at:end], run.position + at, run.sequences, outputs))
+            room -= end - at
+            at = end
+            if not room:
+                yield part
+                part, room = [], size
+    if part:
+        yield part
+
+
+_DECODE_STATUS = {1: "no room in the key/value memory", 2: "aborted", -1: "invalid batch"}
+
+_log: deque[str] = deque(maxlen=20)
+_loading = threading.Lock()
+
+
+@lib.llama_log_callback
+def _keep_log(level: int, text: bytes, _: Any) -> None:
+    """Keep warnings and errors (levels 2 and 3) for our own messages, and the terminal clean."""
+    if level in (2, 3):
+        _log.append(text.decode("utf-8", errors="replace").strip())
+
+
+def _last_words() -> str:
+    return "; ".join(list(_log)[-3:]) or "llama.cpp gave no reason"
+
+
+@functools.cache
+def _start_engine() -> None:
+    lib.llama_log_set(_keep_log, ctypes.c_void_p(0))
+    lib.llama_backend_init()
+
+
+def _load_model(path: Path, n_gpu_layers: int) -> Any:
+    if not path.is_file():
+        raise ModelFileError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelFileError(f"{str(path)!r} is not a GGUF file: it begins with {magic!r}, expected b'GGUF'")
+    with _loading:
+        _start_engine()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers if lib.llama_supports_gpu_offload() else 0
+        _log.clear()
+        model = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if not model:
+            raise ModelFileError(f"llama.cpp could not load {str(path)!r}; the file may be damaged or cut off: {_last_words()}")
+        return model
+
+
+def _free(context: Any, model: Any) -> None:
+    lib.llama_free(context)
+    lib.llama_model_free(model)
+
+
+def _probabilities(row: Logits) -> Logits:
+    exp = np.exp(row - row.max())
+    return exp / exp.sum()
