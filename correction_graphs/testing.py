@@ -123,7 +123,7 @@ class ToyMemory:
         """Empty all sequences."""
         self._cells = []
 
-    def compute(self, runs: Sequence[Run]) -> Logits:
+    def compute(self, runs: Sequence[Run]) -> list[Logits]:
         """Add a cell for each token, and hash what each output sees."""
         rows = []
         self.forward_calls += 1
@@ -136,7 +136,7 @@ class ToyMemory:
             self.forwarded_tokens += len(run.tokens)
         if self.used > self.n_cells:
             raise BackendError(f"{self.used} tokens in {self.n_cells} cells")
-        return np.stack([self.logits(list(row)) for row in rows]) if rows else np.empty((0, self.n_vocab), np.float32)
+        return [self.logits(list(row)) for row in rows]
 
     def _logits(self, sequence: int, position: int) -> tuple[int, ...]:
         seen = sorted((at, token) for at, token, sequences in self._cells if sequence in sequences)

@@ -161,8 +161,8 @@ class SequenceMemory(Protocol):
         """Empty all sequences."""
         ...
 
-    def compute(self, runs: Sequence[Run]) -> Logits:
-        """Run the model over `runs` in order; return a row of logits for each output."""
+    def compute(self, runs: Sequence[Run]) -> list[Logits]:
+        """Run the model over `runs` in order; return a row of logits for each output, each an array of its own."""
         ...
 
 

@@ -105,8 +105,8 @@ class CachedBackend:
             self._must_be_live(branch)
             added = self._checked(tokens, already=len(branch))
             if added:
+                self._forget_logits(branch)  # first, so that Ctrl-C in between does no harm
                 branch.tokens.extend(added)
-                self._forget_logits(branch)
 
     def rewind(self, branch: Branch, length: int) -> None:
         """Keep only the first `length` tokens.
@@ -119,9 +119,9 @@ class CachedBackend:
             if not 0 <= length <= len(branch):
                 raise SettingsError(f"cannot rewind a branch of {len(branch)} tokens to {length}; give 0 to {len(branch)}")
             if length < len(branch):
-                del branch.tokens[length:]
+                self._forget_logits(branch)  # the tokens last, so that Ctrl-C in between does no harm
                 branch.cached = min(branch.cached, length)
-                self._forget_logits(branch)
+                del branch.tokens[length:]
 
     def release(self, branch: Branch) -> None:
         """Give a branch up; releasing it again does nothing. Its tokens stay cached until their room is needed."""
@@ -156,6 +156,7 @@ class CachedBackend:
                 interruption such as Ctrl-C, branches stay usable: what they need is computed again.
         """
         with self._lock:
+            self._must_be_open()
             for branch in branches:
                 self._must_be_live(branch)
                 if not branch.tokens:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from correction_graphs.backends.base import Branch, Logits, Run, SequenceMemory
+from correction_graphs.backends.base import Branch, Run, SequenceMemory
 from correction_graphs.errors import BackendError
 
 
@@ -299,7 +299,7 @@ class _Step:
                 scratch.append(tree.scratch_copy(node, length - 1))
                 runs.append(Run(branches[0].tokens[-1:], length - 1, (scratch[-1],), (0,)))
                 receivers.append(branches)
-        rows: Logits = tree.memory.compute(runs)
+        rows = tree.memory.compute(runs)
         for node in planned:
             node.computed = node.end
         for sequence in scratch:

@@ -1,0 +1,83 @@
+"""LangGraph graphs in which a language model checks, filters or rewinds its own answer before you see it.
+
+Everything a user needs is importable from here. A name loads its module when it is first used, so that importing the
+package costs nothing and an optional dependency is needed only by what is built on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from correction_graphs._version import __version__
+
+if TYPE_CHECKING:
+    from correction_graphs.cac import build_cac_graph, create_cac_graph
+    from correction_graphs.chat_llama import ChatLlama
+    from correction_graphs.checkers.adapters import as_checker
+    from correction_graphs.checkers.base import Checker, CheckRequest
+    from correction_graphs.checkers.critic import LLMCritic
+    from correction_graphs.errors import CorrectionError
+    from correction_graphs.prompts import Template, load_template
+    from correction_graphs.results import CacResult, Round, Usage, Verdict
+
+# Type checkers and editors read the imports above and `__all__`; at run time `_HOMES` counts. A test compares them.
+__all__ = [
+    "CacResult",
+    "ChatLlama",
+    "CheckRequest",
+    "Checker",
+    "CorrectionError",
+    "LLMCritic",
+    "Round",
+    "Template",
+    "Usage",
+    "Verdict",
+    "__version__",
+    "as_checker",
+    "build_cac_graph",
+    "create_cac_graph",
+    "load_template",
+]
+
+_HOMES = {
+    "CacResult": "correction_graphs.results",
+    "ChatLlama": "correction_graphs.chat_llama",
+    "CheckRequest": "correction_graphs.checkers.base",
+    "Checker": "correction_graphs.checkers.base",
+    "CorrectionError": "correction_graphs.errors",
+    "LLMCritic": "correction_graphs.checkers.critic",
+    "Round": "correction_graphs.results",
+    "Template": "correction_graphs.prompts",
+    "Usage": "correction_graphs.results",
+    "Verdict": "correction_graphs.results",
+    "as_checker": "correction_graphs.checkers.adapters",
+    "build_cac_graph": "correction_graphs.cac",
+    "create_cac_graph": "correction_graphs.cac",
+    "load_template": "correction_graphs.prompts",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(_unknown(name), name=name)
+    from importlib import import_module  # noqa: PLC0415  # the package itself imports next to nothing
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _unknown(name: str) -> str:
+    """Return what to say about a name that is not here."""
+    text = f"module {__name__!r} has no attribute {name!r}"
+    if name.startswith("__"):  # asked for by tools that look whether it is there, not by people
+        return text
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    if close := get_close_matches(name, __all__, n=1):
+        return f"{text}; did you mean {close[0]!r}?"
+    return f"{text}; its public names are {', '.join(sorted(_HOMES))}; a submodule is imported by its own name"

@@ -1,0 +1,489 @@
+"""Checking as Context (CaC): generate → check → recontextualize → generate … as a LangGraph state machine.
+
+`generate` writes an answer. `check` has it judged. While it does not pass and revisions are left, `recontextualize` puts
+question, answer and critique before the model, and `generate` writes the next one (Wang et al., "A Theoretical
+Understanding of Self-Correction through In-context Alignment", NeurIPS 2024, arXiv 2405.18634).
+
+Only the answer that is returned enters `messages`. Drafts and critiques live in a private channel, inside a model that
+LangGraph's token stream does not look into, and reach the caller in the result and as custom events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeVar, get_args
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.cache.base import BaseCache
+from langgraph.config import get_stream_writer
+from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END, START, StateGraph, add_messages
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.managed import RemainingSteps
+from langgraph.store.base import BaseStore
+from langgraph.types import Checkpointer
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
+
+from correction_graphs.checkers.adapters import CheckerLike, as_checker
+from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.checkers.critic import LLMCritic, Style
+from correction_graphs.errors import CheckerError, GenerationError, SettingsError
+from correction_graphs.messages import check_conversation
+from correction_graphs.models import AnswerModel, ModelLike
+from correction_graphs.prompts import Template, load_template
+from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdict
+from correction_graphs.strategies import STRATEGIES, RevisionRequest, Strategy, StrategyName
+from correction_graphs.usage import UsageMeter
+
+OnUnknown = Literal["revise", "accept"]
+OnCheckerError = Literal["raise", "accept", "revise"]
+
+
+def create_cac_graph(
+    model: ModelLike,
+    *,
+    checker: CheckerLike | None = None,
+    template: str | Template = "bias",
+    style: Style = "chain_of_thought",
+    strategy: StrategyName | Strategy = "self",
+    max_rounds: int = 2,
+    keep_best: bool = True,
+    on_unknown: OnUnknown = "revise",
+    on_checker_error: OnCheckerError = "raise",
+    checkpointer: Checkpointer = None,
+    store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
+    context_schema: type[Any] | None = None,
+    name: str = "cac",
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Create a graph that answers, has the answer checked, and answers again until it passes.
+
+    Args:
+        model: Writes the answers, and checks them unless `checker` is given: a chat model, a compiled graph over
+            `messages` such as an agent, the path of a GGUF file, or a provider string such as `"openai:gpt-5-mini"`.
+        checker: Judges an answer: a function from `CheckRequest` to `Verdict` (or bool), or any checker of this package.
+            By default `LLMCritic(model, template=template, style=style)`.
+        template: Name, path or `Template` with the prompts for checking and revising: `"bias"`, `"harm"`,
+            `"correctness"`, or one of these in Chinese, such as `"bias@zh"`.
+        style: How the default checker is asked: `"verdict"`, `"natural_language"` or `"chain_of_thought"`.
+        strategy: How answer and critique are put before the model: `"self"` repeats the question after them,
+            `"self_instruct"` asks for an improvement without repeating it, or a function from `RevisionRequest` to messages.
+        max_rounds: How many times an answer may be revised. With the default checker each costs two model calls; 0
+            answers and checks once.
+        keep_best: If no answer passes, return the one with the highest score, of equal ones the earlier. Without
+            scores there is nothing to rank, and the last answer is returned, as with False.
+        on_unknown: What follows when the checker cannot tell: `"revise"`, or `"accept"` the answer as it is.
+        on_checker_error: What follows when the checker raises: `"raise"` a `CheckerError` that carries the result so
+            far, `"accept"` the answer unchecked, or `"revise"` it.
+        checkpointer: Makes runs durable, and threads continue; see LangGraph.
+        store: LangGraph's long-term store, for models and checkers that are graphs.
+        cache: LangGraph's node cache.
+        context_schema: Schema of the run-time context, for models and checkers that read it.
+        name: Name of the graph, and of its node when it is added to another graph.
+
+    Returns:
+        A compiled graph. Input is `messages`; output is `messages`, with one AI message added, and `cac`, a `CacResult`
+        with the status and every round.
+
+    Raises:
+        SettingsError: If an argument is not one of those allowed.
+        TemplateError: If the template cannot be loaded or lacks a prompt that these settings use.
+        ModelFileError: If the model is a file that is missing or unusable.
+        MissingExtraError: If the model needs a package that is not installed.
+
+    Example:
+        ```python
+        from correction_graphs import Verdict, create_cac_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+
+        def names_the_capital(request):
+            return Verdict(passed="Canberra" in request.answer, critique="Sydney is not the capital.")
+
+
+        model = ScriptedChatModel(["Sydney.", "Canberra."])
+        graph = create_cac_graph(model, checker=names_the_capital)
+
+        out = graph.invoke({"messages": [("user", "What is the capital of Australia?")]})
+        assert out["messages"][-1].text == "Canberra."
+        assert out["cac"].status == "passed"
+        assert out["cac"].rounds[0].verdict.passed is False
+        ```
+    """
+    builder = build_cac_graph(
+        model,
+        checker=checker,
+        template=template,
+        style=style,
+        strategy=strategy,
+        max_rounds=max_rounds,
+        keep_best=keep_best,
+        on_unknown=on_unknown,
+        on_checker_error=on_checker_error,
+        context_schema=context_schema,
+    )
+    return builder.compile(checkpointer=checkpointer, store=store, cache=cache, name=name)
+
+
+def build_cac_graph(
+    model: ModelLike,
+    *,
+    checker: CheckerLike | None = None,
+    template: str | Template = "bias",
+    style: Style = "chain_of_thought",
+    strategy: StrategyName | Strategy = "self",
+    max_rounds: int = 2,
+    keep_best: bool = True,
+    on_unknown: OnUnknown = "revise",
+    on_checker_error: OnCheckerError = "raise",
+    context_schema: type[Any] | None = None,
+) -> StateGraph[Any, Any, Any, Any]:
+    """Build the graph of `create_cac_graph` without compiling it, to add nodes or compile it otherwise.
+
+    Takes the arguments of `create_cac_graph` but those of `compile`, and raises the same errors.
+    """
+    if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 0:
+        raise SettingsError(f"`max_rounds` is {max_rounds!r}; give the number of revisions, 0 or more")
+    _expect("style", style, get_args(Style))
+    _expect("on_unknown", on_unknown, get_args(OnUnknown))
+    _expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
+    prompts = load_template(template)
+    if callable(strategy):
+        recontextualize: Strategy = strategy
+        strategy_name = getattr(strategy, "__name__", type(strategy).__name__)
+    else:
+        _expect("strategy", strategy, STRATEGIES, also=", or a function from RevisionRequest to messages")
+        recontextualize, role = STRATEGIES[strategy]
+        prompts.require(role)
+        strategy_name = strategy
+    answerer = AnswerModel(model)
+    judge = LLMCritic(answerer.model, template=prompts, style=style) if checker is None else as_checker(checker)
+    loop = _Rules(
+        prompts, recontextualize, strategy_name, max_rounds, keep_best, on_unknown=on_unknown, on_checker_error=on_checker_error
+    )
+
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(
+        State, context_schema=context_schema, input_schema=Input, output_schema=Output
+    )
+    graph.add_node("generate", _Generate(answerer, loop))
+    graph.add_node("check", _Check(judge, loop))
+    graph.add_node("recontextualize", _recontextualize(loop))
+    graph.add_edge(START, "generate")
+    graph.add_conditional_edges("generate", _unless_ended("check"), ["check", END])
+    graph.add_conditional_edges("check", _unless_ended("recontextualize"), ["recontextualize", END])
+    graph.add_edge("recontextualize", "generate")
+    return graph
+
+
+# State
+
+
+class Draft(BaseModel):
+    """An answer under way. Holds the model's message as it came, so that the one that is returned keeps its id."""
+
+    model_config = ConfigDict(frozen=True)
+
+    message: AIMessage
+    usage: Usage
+    verdict: Verdict | None = None
+
+    @property
+    def as_round(self) -> Round:
+        """What the result tells about it."""
+        return Round(answer=self.message.text, verdict=self.verdict, usage=self.usage)
+
+
+class Progress(BaseModel):
+    """What the loop has done for one message of the user's.
+
+    LangGraph streams message objects that it finds in a node's update; those inside a model it does not find.
+
+    Attributes:
+        asked: Id of the message that is being answered. Progress on another one is left over from an earlier turn.
+        drafts: The answers so far.
+        context: What the next answer is written from; None for the conversation as it is.
+        ended: Whether the result is out.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    asked: str
+    drafts: tuple[Draft, ...] = ()
+    context: tuple[AnyMessage, ...] | None = None
+    ended: bool = False
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The answers so far, as the result tells them."""
+        return tuple(draft.as_round for draft in self.drafts)
+
+
+class Input(TypedDict):
+    """What a CaC graph takes."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class Output(Input):
+    """What a CaC graph returns."""
+
+    cac: NotRequired[CacResult]
+
+
+class State(Output):
+    """The channels of a CaC graph; those beyond input and output are private."""
+
+    cac_progress: NotRequired[Progress]
+    remaining_steps: RemainingSteps
+
+
+# The rules of the loop, without a model
+
+
+class _Rules(NamedTuple):
+    template: Template
+    recontextualize: Strategy
+    strategy: str
+    max_rounds: int
+    keep_best: bool
+    on_unknown: OnUnknown
+    on_checker_error: OnCheckerError
+
+    def result(self, progress: Progress, status: CacStatus, *, chosen: int | None, error: str | None = None) -> CacResult:
+        """Tell the story so far."""
+        rounds = progress.rounds
+        return CacResult(
+            status=status,
+            rounds=rounds,
+            chosen=chosen,
+            usage=sum((done.usage for done in rounds), Usage()),
+            strategy=self.strategy,
+            template=self.template.info,
+            error=error,
+        )
+
+    def partial(self, progress: Progress, error: BaseException) -> CacResult:
+        """Tell what was done until something went wrong."""
+        return self.result(progress, "failed", chosen=best_round(progress.rounds, keep_best=self.keep_best), error=_words(error))
+
+    def end(self, progress: Progress, status: CacStatus, *, chosen: int | None = None, error: str | None = None) -> dict[str, Any]:
+        """Return the update that ends the run with the newest answer, or with the `chosen` one."""
+        chosen = len(progress.drafts) - 1 if chosen is None else chosen
+        result = self.result(progress, status, chosen=chosen, error=error)
+        _emit("cac.end", round=chosen, status=status, answer=result.answer, usage=result.usage.model_dump())
+        return {
+            "messages": [progress.drafts[chosen].message],
+            "cac": result,
+            "cac_progress": Progress(asked=progress.asked, ended=True),
+        }
+
+    def end_with_best(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
+        """Return the update that ends the run with the best answer there is.
+
+        Raises:
+            GenerationError: If all answers are empty.
+        """
+        chosen = best_round(progress.rounds, keep_best=self.keep_best)
+        if chosen is None:
+            result = self.result(progress, "failed", chosen=None, error=error)
+            raise GenerationError(
+                f"the model returned nothing but empty messages, {len(progress.drafts)} of them; there is no answer to return",
+                result=result,
+            )
+        return self.end(progress, status, chosen=chosen, error=error)
+
+    def after_draft(self, progress: Progress, steps_left: int) -> dict[str, Any]:
+        """Decide what follows a new answer."""
+        draft = progress.drafts[-1]
+        _emit("cac.draft", round=len(progress.drafts) - 1, answer=draft.message.text, usage=draft.usage.model_dump())
+        if draft.message.tool_calls:  # not an answer yet; whoever runs the tools comes back with their results
+            return self.end(progress, "unverified")
+        if steps_left <= _STEPS_TO_CHECK:
+            return self.end_with_best(progress, "unverified", error=_STEP_LIMIT)
+        return {"cac_progress": progress}
+
+    def after_verdict(self, progress: Progress, verdict: Verdict, usage: Usage, steps_left: int) -> dict[str, Any]:
+        """Decide what follows a verdict on the newest answer."""
+        newest = progress.drafts[-1]
+        judged = newest.model_copy(update={"verdict": verdict, "usage": newest.usage + usage})
+        progress = progress.model_copy(update={"drafts": (*progress.drafts[:-1], judged)})
+        _emit(
+            "cac.verdict",
+            round=len(progress.drafts) - 1,
+            passed=verdict.passed,
+            critique=verdict.critique,
+            score=verdict.score,
+            usage=usage.model_dump(),
+        )
+        if verdict.passed:
+            return self.end(progress, "passed")
+        if verdict.passed is None and (self.on_checker_error if verdict.error else self.on_unknown) == "accept":
+            return self.end(progress, "unverified", error=verdict.error)
+        if len(progress.drafts) > self.max_rounds:
+            return self.end_with_best(progress, "exhausted")
+        if steps_left <= _STEPS_TO_REVISE:
+            return self.end_with_best(progress, "exhausted", error=_STEP_LIMIT)
+        return {"cac_progress": progress}
+
+
+_STEPS_TO_CHECK = 1
+_STEPS_TO_REVISE = 3  # recontextualize, generate, check
+_STEP_LIMIT = "the graph's recursion limit leaves no steps for another round"
+
+
+def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | None:
+    """Return the index of the answer to return when none passed; None if all are empty.
+
+    Args:
+        rounds: The answers with their verdicts.
+        keep_best: Whether a higher score wins, of equal ones the earlier. Else, and where no answer has a score, the
+            last one is returned.
+    """
+    written = [index for index, done in enumerate(rounds) if done.answer.strip()]
+    scores = {i: v.score for i in written if (v := rounds[i].verdict) is not None and v.score is not None}
+    if keep_best and scores:
+        return max(scores, key=lambda index: (scores[index], -index))
+    return written[-1] if written else None
+
+
+# Nodes
+
+
+class _Generate(Runnable[Any, Any]):
+    """Node `generate`: the model writes an answer."""
+
+    def __init__(self, model: AnswerModel, rules: _Rules) -> None:
+        self.name = "generate"
+        self._model = model
+        self._rules = rules
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        progress, messages = self._prepare(input)
+        meter = UsageMeter()
+        try:
+            reply = _metered(self._model, meter).invoke(messages, config)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            return self._failed(progress, error)
+        return self._read(input, progress, reply, meter)
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        progress, messages = self._prepare(input)
+        meter = UsageMeter()
+        try:
+            reply = await _metered(self._model, meter).ainvoke(messages, config)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            return self._failed(progress, error)
+        return self._read(input, progress, reply, meter)
+
+    def _prepare(self, state: State) -> tuple[Progress, list[AnyMessage]]:
+        messages = state["messages"]
+        check_conversation(messages)
+        progress = state.get("cac_progress")
+        if progress is None or progress.ended or progress.asked != messages[-1].id:
+            progress = Progress(asked=str(messages[-1].id))
+        return progress, list(messages if progress.context is None else progress.context)
+
+    def _read(self, state: State, progress: Progress, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
+        drafts = (*progress.drafts, Draft(message=reply, usage=meter.usage))
+        return self._rules.after_draft(progress.model_copy(update={"drafts": drafts}), state["remaining_steps"])
+
+    def _failed(self, progress: Progress, error: BaseException) -> dict[str, Any]:
+        result = self._rules.partial(progress, error)
+        _let_pass(error, result)
+        if result.chosen is not None:  # an earlier answer stands
+            return self._rules.end(progress, "failed", chosen=result.chosen, error=result.error)
+        raise GenerationError(f"the model failed: {_words(error)}", result=result) from error
+
+
+class _Check(Runnable[Any, Any]):
+    """Node `check`: the checker judges the newest answer."""
+
+    def __init__(self, checker: Checker, rules: _Rules) -> None:
+        self.name = "check"
+        self._checker = checker
+        self._rules = rules
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        request, meter = self._request(input), UsageMeter()
+        try:
+            verdict = _metered(self._checker, meter).invoke(request, config) if request.answer.strip() else _EMPTY
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            verdict = self._failed(input, error)
+        return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        request, meter = self._request(input), UsageMeter()
+        try:
+            verdict = await _metered(self._checker, meter).ainvoke(request, config) if request.answer.strip() else _EMPTY
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            verdict = self._failed(input, error)
+        return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
+
+    def _request(self, state: State) -> CheckRequest:
+        rounds = state["cac_progress"].rounds
+        return CheckRequest(messages=tuple(state["messages"]), answer=rounds[-1].answer, rounds=rounds[:-1])
+
+    def _failed(self, state: State, error: BaseException) -> Verdict:
+        result = self._rules.partial(state["cac_progress"], error)
+        _let_pass(error, result)
+        if self._rules.on_checker_error == "raise":
+            raise CheckerError(
+                f"the checker {self._checker.get_name()!r} failed on answer {len(result.rounds)}: {_words(error)}. "
+                "The answers so far are in `.result.rounds`; `on_checker_error` can be 'accept' or 'revise' instead",
+                result=result,
+            ) from error
+        return Verdict(passed=None, error=_words(error))
+
+
+_EMPTY = Verdict(passed=False, critique="The answer was empty.")
+
+
+def _recontextualize(rules: _Rules) -> Callable[[State], dict[str, Any]]:
+    """Return the node `recontextualize`: answer and critique are put before the model."""
+
+    def recontextualize(state: State) -> dict[str, Any]:
+        progress = state["cac_progress"]
+        request = RevisionRequest(messages=tuple(state["messages"]), rounds=progress.rounds, template=rules.template)
+        _emit("cac.revise", round=len(progress.drafts), strategy=rules.strategy)
+        context = tuple(rules.recontextualize(request))
+        return {"cac_progress": progress.model_copy(update={"context": context})}
+
+    return recontextualize
+
+
+def _unless_ended(then: str) -> Callable[[State], str]:
+    return lambda state: END if state["cac_progress"].ended else then
+
+
+R = TypeVar("R")
+
+
+def _metered(step: Runnable[Any, R], meter: UsageMeter) -> Runnable[Any, R]:
+    """What a model says in here is nobody's token stream yet: it may be rejected."""
+    return step.with_config(callbacks=[meter], tags=[TAG_NOSTREAM])
+
+
+def _let_pass(error: BaseException, result: CacResult) -> None:
+    """Raise again what is not a failure: LangGraph's own signals, Ctrl-C, cancellation. The latter carry the result."""
+    if isinstance(error, GraphBubbleUp):
+        raise error
+    if not isinstance(error, Exception):
+        error.result = result  # type: ignore[attr-defined]
+        raise error
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _emit(kind: str, **data: Any) -> None:
+    """Send a custom event; see `correction_graphs.events`."""
+    get_stream_writer()({"type": kind, **data})
+
+
+def _expect(name: str, value: object, allowed: Mapping[Any, Any] | tuple[Any, ...], *, also: str = "") -> None:
+    if value not in allowed:
+        raise SettingsError(f"`{name}` is {value!r}; it is one of {', '.join(map(repr, allowed))}{also}")

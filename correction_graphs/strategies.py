@@ -1,0 +1,81 @@
+"""Recontextualization: how rejected answers and their critiques are put before the model that answers again.
+
+A strategy is a function from what happened so far to the messages the next answer is written from. In-context alignment
+(CaC paper, sections 2 and 5) reads these as triplets of question, answer and critique; every finished round adds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from pydantic import BaseModel, ConfigDict
+
+from correction_graphs.messages import fence, question_of
+from correction_graphs.prompts import Template
+from correction_graphs.results import Round
+
+StrategyName = Literal["self", "self_instruct"]
+
+
+class RevisionRequest(BaseModel):
+    """What a strategy is given.
+
+    Attributes:
+        messages: The conversation, ending in what is to be answered.
+        rounds: The rejected answers with their verdicts, oldest first; at least one.
+        template: The prompts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: tuple[AnyMessage, ...]
+    rounds: tuple[Round, ...]
+    template: Template
+
+
+Strategy = Callable[[RevisionRequest], Sequence[AnyMessage]]
+
+
+def repeat_question(request: RevisionRequest) -> list[AnyMessage]:
+    """`"self"`: after each answer and its critique, the question is asked again (CaC-self, appendix B.1).
+
+    The context grows by one answer, one critique and one question a round. Each context is the beginning of the next,
+    so a model with a prompt cache reads only what is new.
+    """
+    question = question_of(request.messages)
+    return _rounds_as_turns(request, "revise.self", question=question)
+
+
+def instruct(request: RevisionRequest) -> list[AnyMessage]:
+    """`"self_instruct"`: after each answer and its critique, an improved answer is asked for (CaC-self-instruct).
+
+    The question is not repeated, so that instructions hidden in it are not either. The context grows by one answer and
+    one critique a round.
+    """
+    return _rounds_as_turns(request, "revise.self_instruct")
+
+
+STRATEGIES: dict[StrategyName, tuple[Strategy, str]] = {
+    "self": (repeat_question, "revise.self"),
+    "self_instruct": (instruct, "revise.self_instruct"),
+}
+"""The strategies by name, each with the template role it needs."""
+
+
+def _rounds_as_turns(request: RevisionRequest, role: str, **slots: str) -> list[AnyMessage]:
+    messages = list(request.messages)
+    for done in request.rounds:
+        critique = fence(critique_of(done, request.template), "critique")
+        # Some providers refuse empty turns.
+        messages.append(AIMessage(done.answer or "(no answer)"))
+        messages.append(HumanMessage(request.template.fill(role, critique=critique, **slots)))
+    return messages
+
+
+def critique_of(done: Round, template: Template) -> str:
+    """Return what is to be fed back on a round: the critique or, where there is none, the failing verdict."""
+    if done.verdict and done.verdict.critique.strip():
+        return done.verdict.critique
+    return f"{template.labels.verdict[0]}: {template.labels.failing[0]}" if template.labels else "The answer was rejected."

@@ -1,0 +1,47 @@
+"""Counting what model calls cost, wherever inside a step they happen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from correction_graphs.results import Usage
+
+
+class UsageMeter(BaseCallbackHandler):
+    """A callback that adds up finished model calls and the tokens they report, nested calls included.
+
+    Pass one per step in `callbacks`; `usage` is what was spent since it was made.
+    """
+
+    run_inline = True  # counts are read as soon as the call returns
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spent = Usage()
+        self._began = time.perf_counter()
+
+    @property
+    def usage(self) -> Usage:
+        """What was spent until now; `seconds` since the meter was made."""
+        with self._lock:
+            return self._spent.model_copy(update={"seconds": time.perf_counter() - self._began})
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        """Add a finished call."""
+        call = Usage(model_calls=1)
+        for generations in response.generations:
+            for generation in generations:
+                reported = getattr(generation.message, "usage_metadata", None) if isinstance(generation, ChatGeneration) else None
+                if reported:
+                    call += Usage(
+                        input_tokens=reported["input_tokens"],
+                        output_tokens=reported["output_tokens"],
+                        cached_tokens=reported.get("input_token_details", {}).get("cache_read", 0) or 0,
+                    )
+        with self._lock:
+            self._spent += call
