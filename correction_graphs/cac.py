@@ -1,7 +1,7 @@
 """Checking as Context (CaC): generate → check → recontextualize → generate … as a LangGraph state machine.
 
-`generate` writes an answer. `check` has it judged. While it does not pass and revisions are left, `recontextualize` puts
-question, answer and critique before the model, and `generate` writes the next one (Wang et al., "A Theoretical
+`generate` writes an answer. `check` has it judged. While it does not pass and revisions are left, `recontextualize`
+puts question, answer and critique before the model, and `generate` writes the next one (Wang et al., "A Theoretical
 Understanding of Self-Correction through In-context Alignment", NeurIPS 2024, arXiv 2405.18634).
 
 Only the answer that is returned enters `messages`. Drafts and critiques live in a private channel, inside a model that
@@ -64,13 +64,14 @@ def create_cac_graph(
     Args:
         model: Writes the answers, and checks them unless `checker` is given: a chat model, a compiled graph over
             `messages` such as an agent, the path of a GGUF file, or a provider string such as `"openai:gpt-5-mini"`.
-        checker: Judges an answer: a function from `CheckRequest` to `Verdict` (or bool), or any checker of this package.
-            By default `LLMCritic(model, template=template, style=style)`.
+        checker: Judges an answer: a function from `CheckRequest` to `Verdict` (or bool), or any checker of this
+            package. By default `LLMCritic(model, template=template, style=style)`.
         template: Name, path or `Template` with the prompts for checking and revising: `"bias"`, `"harm"`,
             `"correctness"`, or one of these in Chinese, such as `"bias@zh"`.
         style: How the default checker is asked: `"verdict"`, `"natural_language"` or `"chain_of_thought"`.
         strategy: How answer and critique are put before the model: `"self"` repeats the question after them,
-            `"self_instruct"` asks for an improvement without repeating it, or a function from `RevisionRequest` to messages.
+            `"self_instruct"` asks for an improvement without repeating it, or a function from `RevisionRequest` to
+            messages.
         max_rounds: How many times an answer may be revised. With the default checker each costs two model calls; 0
             answers and checks once.
         keep_best: If no answer passes, return the one with the highest score, of equal ones the earlier. Without
@@ -162,7 +163,13 @@ def build_cac_graph(
     answerer = AnswerModel(model)
     judge = LLMCritic(answerer.model, template=prompts, style=style) if checker is None else as_checker(checker)
     loop = _Rules(
-        prompts, recontextualize, strategy_name, max_rounds, keep_best, on_unknown=on_unknown, on_checker_error=on_checker_error
+        prompts,
+        recontextualize,
+        strategy_name,
+        max_rounds,
+        keep_best,
+        on_unknown=on_unknown,
+        on_checker_error=on_checker_error,
     )
 
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
@@ -170,7 +177,7 @@ def build_cac_graph(
     )
     graph.add_node("generate", _Generate(answerer, loop))
     graph.add_node("check", _Check(judge, loop))
-    graph.add_node("recontextualize", _recontextualize(loop))
+    graph.add_node("recontextualize", loop.recontextualize)
     graph.add_edge(START, "generate")
     graph.add_conditional_edges("generate", _unless_ended("check"), ["check", END])
     graph.add_conditional_edges("check", _unless_ended("recontextualize"), ["recontextualize", END])
@@ -245,14 +252,16 @@ class State(Output):
 
 class _Rules(NamedTuple):
     template: Template
-    recontextualize: Strategy
-    strategy: str
+    strategy: Strategy
+    strategy_name: str
     max_rounds: int
     keep_best: bool
     on_unknown: OnUnknown
     on_checker_error: OnCheckerError
 
-    def result(self, progress: Progress, status: CacStatus, *, chosen: int | None, error: str | None = None) -> CacResult:
+    def result(
+        self, progress: Progress, status: CacStatus, *, chosen: int | None, error: str | None = None
+    ) -> CacResult:
         """Tell the story so far."""
         rounds = progress.rounds
         return CacResult(
@@ -260,16 +269,20 @@ class _Rules(NamedTuple):
             rounds=rounds,
             chosen=chosen,
             usage=sum((done.usage for done in rounds), Usage()),
-            strategy=self.strategy,
+            strategy=self.strategy_name,
             template=self.template.info,
             error=error,
         )
 
     def partial(self, progress: Progress, error: BaseException) -> CacResult:
         """Tell what was done until something went wrong."""
-        return self.result(progress, "failed", chosen=best_round(progress.rounds, keep_best=self.keep_best), error=_words(error))
+        return self.result(
+            progress, "failed", chosen=best_round(progress.rounds, keep_best=self.keep_best), error=_words(error)
+        )
 
-    def end(self, progress: Progress, status: CacStatus, *, chosen: int | None = None, error: str | None = None) -> dict[str, Any]:
+    def end(
+        self, progress: Progress, status: CacStatus, *, chosen: int | None = None, error: str | None = None
+    ) -> dict[str, Any]:
         """Return the update that ends the run with the newest answer, or with the `chosen` one."""
         chosen = len(progress.drafts) - 1 if chosen is None else chosen
         result = self.result(progress, status, chosen=chosen, error=error)
@@ -290,7 +303,8 @@ class _Rules(NamedTuple):
         if chosen is None:
             result = self.result(progress, "failed", chosen=None, error=error)
             raise GenerationError(
-                f"the model returned nothing but empty messages, {len(progress.drafts)} of them; there is no answer to return",
+                f"the model returned nothing but empty messages, {len(progress.drafts)} of them; "
+                "there is no answer to return",
                 result=result,
             )
         return self.end(progress, status, chosen=chosen, error=error)
@@ -327,6 +341,13 @@ class _Rules(NamedTuple):
         if steps_left <= _STEPS_TO_REVISE:
             return self.end_with_best(progress, "exhausted", error=_STEP_LIMIT)
         return {"cac_progress": progress}
+
+    def recontextualize(self, state: State) -> dict[str, Any]:
+        """Node `recontextualize`: answers and critiques are put before the model."""
+        progress = state["cac_progress"]
+        _emit("cac.revise", round=len(progress.drafts), strategy=self.strategy_name)
+        request = RevisionRequest(messages=tuple(state["messages"]), rounds=progress.rounds, template=self.template)
+        return {"cac_progress": progress.model_copy(update={"context": tuple(self.strategy(request))})}
 
 
 _STEPS_TO_CHECK = 1
@@ -417,7 +438,9 @@ class _Check(Runnable[Any, Any]):
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
         request, meter = self._request(input), UsageMeter()
         try:
-            verdict = await _metered(self._checker, meter).ainvoke(request, config) if request.answer.strip() else _EMPTY
+            verdict = (
+                await _metered(self._checker, meter).ainvoke(request, config) if request.answer.strip() else _EMPTY
+            )
         except BaseException as error:  # noqa: BLE001  (raised again there)
             verdict = self._failed(input, error)
         return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
@@ -439,19 +462,6 @@ class _Check(Runnable[Any, Any]):
 
 
 _EMPTY = Verdict(passed=False, critique="The answer was empty.")
-
-
-def _recontextualize(rules: _Rules) -> Callable[[State], dict[str, Any]]:
-    """Return the node `recontextualize`: answer and critique are put before the model."""
-
-    def recontextualize(state: State) -> dict[str, Any]:
-        progress = state["cac_progress"]
-        request = RevisionRequest(messages=tuple(state["messages"]), rounds=progress.rounds, template=rules.template)
-        _emit("cac.revise", round=len(progress.drafts), strategy=rules.strategy)
-        context = tuple(rules.recontextualize(request))
-        return {"cac_progress": progress.model_copy(update={"context": context})}
-
-    return recontextualize
 
 
 def _unless_ended(then: str) -> Callable[[State], str]:

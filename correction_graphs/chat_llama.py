@@ -1,7 +1,8 @@
 """ChatLlama: a LangChain chat model on a local GGUF file that never reads the same text twice.
 
-It decodes on a `RewindableBackend`, whose cache outlives the call: the next turn of a conversation, a check of an answer,
-or a second answer to the same question costs only the tokens that are new. One backend may serve several models.
+It decodes on a `RewindableBackend`, whose cache outlives the call: the next turn of a conversation, a check of an
+answer, or a second answer to the same question costs only the tokens that are new. One backend may serve several
+models.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -19,13 +21,14 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from correction_graphs.backends.base import RewindableBackend, TextStream
-from correction_graphs.backends.sampling import choose
+from correction_graphs.backends.sampling import choose, penalized
 from correction_graphs.errors import ContextLengthError, ConversationError, SettingsError
 
-_PER_CALL = {"temperature", "top_p", "top_k", "seed", "max_tokens", "timeout"}
+_PER_CALL = {"temperature", "top_p", "top_k", "repeat_penalty", "seed", "max_tokens", "timeout"}
+_PENALTY_WINDOW = 64
 _NOT_OURS = {"model", "stream"}  # what callers pass to any chat model, and which has no bearing here
 
 
@@ -40,6 +43,8 @@ class ChatLlama(BaseChatModel):
         temperature: 0 always takes the likeliest token, and makes answers reproducible.
         top_p: With a temperature, only the likeliest tokens that add up to this probability are drawn from.
         top_k: With a temperature, only this many of the likeliest tokens are drawn from; 0 for all.
+        repeat_penalty: Above 1, makes the last 64 tokens of the answer less likely to come again. Small models fall
+            into loops without it; it also keeps a model from copying text faithfully.
         seed: Makes sampling reproducible: every call starts from it. None draws differently each time.
         max_tokens: The longest answer, in tokens.
         stop: Texts that end the answer and are not part of it.
@@ -63,6 +68,7 @@ class ChatLlama(BaseChatModel):
     temperature: float | None = Field(default=0.0, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     top_k: int = Field(default=40, ge=0)
+    repeat_penalty: float = Field(default=1.0, gt=0)
     seed: int | None = None
     max_tokens: int | None = Field(default=512, ge=1)
     stop: list[str] | None = None
@@ -70,6 +76,13 @@ class ChatLlama(BaseChatModel):
     max_retries: int | None = None
     api_key: Any = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            wrong = [f"`{'.'.join(map(str, e['loc']))}` is {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise SettingsError("; ".join(wrong)) from error
 
     @classmethod
     def from_gguf(
@@ -95,6 +108,7 @@ class ChatLlama(BaseChatModel):
         Raises:
             MissingExtraError: If llama-cpp-python is not installed.
             ModelFileError: If the file is missing or not a usable GGUF file.
+            SettingsError: If a setting is unknown or outside its range.
         """
         from correction_graphs.backends.llama_cpp import LlamaCppBackend  # noqa: PLC0415  (an optional dependency)
 
@@ -126,6 +140,7 @@ class ChatLlama(BaseChatModel):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
+            "repeat_penalty": self.repeat_penalty,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
             "stop": self.stop,
@@ -193,6 +208,7 @@ class ChatLlama(BaseChatModel):
             raise ContextLengthError(len(prompt) + 1, backend.n_ctx)
         room = min(settings.max_tokens, backend.n_ctx - len(prompt))
         rng = np.random.default_rng(settings.seed)
+        stop = [stop] if isinstance(stop, str) else stop  # common, though not what LangChain's signature says
         text, stops = TextStream(backend), _StopTexts(self.stop if stop is None else stop)
         deadline = time.monotonic() + settings.timeout
         branch = backend.open(prompt)
@@ -200,10 +216,9 @@ class ChatLlama(BaseChatModel):
             cached = backend.cached_tokens(branch)
             written, ending = 0, "length"
             while written < room:
-                row = backend.forward([branch])[0]
-                token = choose(
-                    row, rng, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
-                )
+                recent = branch.tokens[max(len(prompt), len(branch) - _PENALTY_WINDOW) :]
+                row = penalized(backend.forward([branch])[0], recent, settings.repeat_penalty)
+                token = choose(row, rng, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
                 if backend.is_end(token):
                     ending = "stop"
                     break
@@ -234,7 +249,8 @@ class ChatLlama(BaseChatModel):
         unknown = kwargs.keys() - _PER_CALL - _NOT_OURS
         if unknown:
             raise SettingsError(
-                f"ChatLlama does not know the argument(s) {sorted(unknown)}; per call it takes {sorted(_PER_CALL)} and `stop`"
+                f"ChatLlama does not know the argument(s) {sorted(unknown)}; "
+                f"per call it takes {sorted(_PER_CALL)} and `stop`"
             )
         changed = {name: value for name, value in kwargs.items() if name in _PER_CALL and value is not None}
         if changed:  # a copy that is validated like the original
@@ -243,6 +259,7 @@ class ChatLlama(BaseChatModel):
             temperature=self.temperature or 0.0,
             top_p=self.top_p,
             top_k=self.top_k,
+            repeat_penalty=self.repeat_penalty,
             seed=self.seed,
             max_tokens=self.max_tokens or self.backend.n_ctx,
             timeout=float("inf") if self.timeout is None else self.timeout,
@@ -253,6 +270,7 @@ class _Settings(NamedTuple):
     temperature: float
     top_p: float
     top_k: int
+    repeat_penalty: float
     seed: int | None
     max_tokens: int
     timeout: float
@@ -278,7 +296,8 @@ class _StopTexts:
         at = min((i for stop in self._stops if (i := self._held.find(stop)) >= 0), default=None)
         if at is not None:
             self.found = True
-            return self._held[:at]
+            ready, self._held = self._held[:at], ""
+            return ready
         longest = max(map(len, self._stops), default=1) - 1
         keep = next(
             (
@@ -308,11 +327,12 @@ def _role(message: BaseMessage) -> str:
     for kind, role in ((SystemMessage, "system"), (HumanMessage, "user"), (AIMessage, "assistant")):
         if isinstance(message, kind):
             return role
-    role = getattr(message, "role", None)  # langchain_core.messages.ChatMessage
-    if role in ("system", "user", "assistant"):
-        return str(role)
+    named = getattr(message, "role", None)  # langchain_core.messages.ChatMessage
+    if named in ("system", "user", "assistant"):
+        return str(named)
     raise ConversationError(
-        f"ChatLlama cannot read a {type(message).__name__}; it takes system, user and assistant messages, and calls no tools"
+        f"ChatLlama cannot read a {type(message).__name__}; "
+        "it takes system, user and assistant messages, and calls no tools"
     )
 
 
@@ -320,7 +340,7 @@ def _text(message: BaseMessage) -> str:
     if isinstance(message, AIMessage) and message.tool_calls:
         raise ConversationError("ChatLlama cannot read tool calls; use a model that calls tools for this conversation")
     if not isinstance(message.content, str):
-        kinds = {block["type"] if isinstance(block, dict) else "text" for block in message.content}
+        kinds = {block.get("type", "untyped") if isinstance(block, dict) else "text" for block in message.content}
         if kinds - {"text"}:
             raise ConversationError(f"ChatLlama reads text only; this message has {sorted(kinds - {'text'})} content")
     return str(message.text)
@@ -352,7 +372,9 @@ async def _in_thread(pieces: Iterator[_Piece]) -> AsyncIterator[_Piece]:
             try:
                 piece = await asyncio.shield(step)
             except asyncio.CancelledError:
-                await asyncio.wait([step])
+                while not step.done():  # a generator that is running cannot be closed, however often it is cancelled
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([step])
                 raise
             if piece is None:
                 return

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
 
 from correction_graphs.errors import MissingExtraError, ModelFileError, SettingsError
 
@@ -29,7 +31,7 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
 
     def invoke(self, input: Sequence[BaseMessage], config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:  # noqa: A002
         """Answer the messages."""
-        return self._read(self.model.invoke(self._ask(input), config, **kwargs))
+        return self._read(input, self.model.invoke(self._ask(input), config, **kwargs))
 
     async def ainvoke(
         self,
@@ -38,15 +40,18 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
         **kwargs: Any,
     ) -> AIMessage:
         """Answer the messages."""
-        return self._read(await self.model.ainvoke(self._ask(input), config, **kwargs))
+        return self._read(input, await self.model.ainvoke(self._ask(input), config, **kwargs))
 
     def _ask(self, messages: Sequence[BaseMessage]) -> Any:
         return {"messages": list(messages)} if self._over_state else list(messages)
 
-    def _read(self, reply: Any) -> AIMessage:
+    def _read(self, asked: Sequence[BaseMessage], reply: Any) -> AIMessage:
         if self._over_state:
-            answers = [message for message in reply.get("messages", ()) if isinstance(message, AIMessage)]
-            reply = answers[-1] if answers else None
+            old = {message.id for message in asked if message.id}  # a graph hands these back, and they are no answer
+            answers = [m for m in reply.get("messages", ()) if isinstance(m, AIMessage) and m.id not in old]
+            if not answers:
+                raise TypeError(f"the graph {self.name!r} appended no AI message to `messages`, so there is no answer")
+            reply = answers[-1]
         if isinstance(reply, AIMessageChunk):
             reply = message_chunk_to_message(reply)
         if isinstance(reply, str):
@@ -76,15 +81,18 @@ def load_model(model: ModelLike, **settings: Any) -> Runnable[Any, Any]:
     """
     if isinstance(model, Runnable):
         return model
+    if isinstance(model, str) and model.startswith("hf:"):
+        return _load_gguf(_downloaded(model), settings)
     if isinstance(model, os.PathLike) or (isinstance(model, str) and model.lower().endswith(".gguf")):
-        return _load_gguf(_downloaded(model) if str(model).startswith("hf:") else Path(model), settings)
+        return _load_gguf(Path(model), settings)
     if model == "smollm2":
-        return _load_gguf(smollm2_path(), settings)
+        # A model this small repeats itself endlessly otherwise.
+        return _load_gguf(smollm2_path(), {"repeat_penalty": 1.15, **settings})
     if isinstance(model, str) and 0 < model.find(":") < len(model) - 1:
         return _init_chat_model(model, settings)
     raise SettingsError(
-        f"`model` is {model!r}; give a chat model, a compiled graph, the path of a .gguf file, 'hf:OWNER/REPO/FILE.gguf', "
-        "'smollm2', or a provider string such as 'openai:gpt-5-mini'"
+        f"`model` is {model!r}; give a chat model, a compiled graph, the path of a .gguf file, "
+        "'hf:OWNER/REPO/FILE.gguf', 'smollm2', or a provider string such as 'openai:gpt-5-mini'"
     )
 
 
@@ -103,10 +111,11 @@ def _load_gguf(path: Path, settings: dict[str, Any]) -> Runnable[Any, Any]:
     return ChatLlama.from_gguf(path, **settings)
 
 
-def _downloaded(spec: str | os.PathLike[str]) -> Path:
-    repository, _, file = str(spec).removeprefix("hf:").rpartition("/")
-    if repository.count("/") != 1:
-        raise SettingsError(f"`model` is {str(spec)!r}; write it as 'hf:OWNER/REPOSITORY/FILE.gguf'")
+def _downloaded(spec: str) -> Path:
+    owner, name, file = (*spec.removeprefix("hf:").split("/", 2), "", "")[:3]
+    if not (owner and name and file.lower().endswith(".gguf")):
+        raise SettingsError(f"`model` is {spec!r}; write it as 'hf:OWNER/REPOSITORY/FILE.gguf'")
+    repository = f"{owner}/{name}"
     try:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415  (an optional dependency)
     except ImportError as error:
@@ -114,35 +123,42 @@ def _downloaded(spec: str | os.PathLike[str]) -> Path:
     try:
         return Path(hf_hub_download(repository, file))
     except Exception as error:
-        raise ModelFileError(f"could not download {file!r} of {repository!r} from the Hugging Face hub: {error}") from error
+        raise ModelFileError(
+            f"could not download {file!r} of {repository!r} from the Hugging Face hub: {error}"
+        ) from error
 
 
 def _init_chat_model(spec: str, settings: dict[str, Any]) -> Runnable[Any, Any]:
+    make: Callable[..., Runnable[Any, Any]]
     if spec.startswith("openai:"):  # needs no more than its own package
         try:
             from langchain_openai import ChatOpenAI  # noqa: PLC0415  (an optional dependency)
         except ImportError as error:
             raise MissingExtraError(f"the model {spec!r}", extra="openai") from error
-        return ChatOpenAI(model=spec.removeprefix("openai:"), **settings)
+        make = partial(ChatOpenAI, model=spec.removeprefix("openai:"))
+    else:
+        try:
+            from langchain.chat_models import init_chat_model  # noqa: PLC0415  (an optional dependency)
+        except ImportError as error:
+            raise MissingExtraError(f"the provider string {spec!r}", extra="agents") from error
+        make = partial(init_chat_model, spec)
     try:
-        from langchain.chat_models import init_chat_model  # noqa: PLC0415  (an optional dependency)
-    except ImportError as error:
-        raise MissingExtraError(f"the provider string {spec!r}", extra="agents") from error
-    try:
-        model: Runnable[Any, Any] = init_chat_model(spec, **settings)
+        return make(**settings)
     except ImportError as error:
         raise SettingsError(f"the model {spec!r} needs its provider's package: {error}") from error
-    except ValueError as error:
-        raise SettingsError(f"`model` is {spec!r}: {error}") from error
-    return model
+    except Exception as error:  # each client has its own way to say that a key is missing, or a setting wrong
+        raise SettingsError(f"the model {spec!r} could not be set up: {error}") from error
 
 
 def _takes_state(model: Runnable[Any, Any]) -> bool:
-    """Tell whether a runnable is a graph over `messages`, whether bare or with a config bound to it."""
-    bound = getattr(model, "bound", model)
-    if not hasattr(bound, "get_state"):
+    """Tell whether this is a graph over `messages`, bare or wrapped by `with_config`, `with_retry` or the like."""
+    if isinstance(model, RunnableBindingBase):
+        return _takes_state(model.bound)
+    if isinstance(model, RunnableWithFallbacks):
+        return _takes_state(model.runnable)
+    if not hasattr(model, "get_state"):
         return False
-    fields = bound.get_input_jsonschema().get("properties", {})
+    fields = model.get_input_jsonschema().get("properties", {})
     if "messages" not in fields:
         raise SettingsError(f"the graph {model.get_name()!r} has no `messages` in its input; it has {sorted(fields)}")
     return True

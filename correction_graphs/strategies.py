@@ -78,4 +78,6 @@ def critique_of(done: Round, template: Template) -> str:
     """Return what is to be fed back on a round: the critique or, where there is none, the failing verdict."""
     if done.verdict and done.verdict.critique.strip():
         return done.verdict.critique
-    return f"{template.labels.verdict[0]}: {template.labels.failing[0]}" if template.labels else "The answer was rejected."
+    return (
+        f"{template.labels.verdict[0]}: {template.labels.failing[0]}" if template.labels else "The answer was rejected."
+    )

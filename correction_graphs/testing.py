@@ -141,7 +141,9 @@ class ToyMemory:
     def _logits(self, sequence: int, position: int) -> tuple[int, ...]:
         seen = sorted((at, token) for at, token, sequences in self._cells if sequence in sequences)
         if [at for at, _ in seen] != list(range(position + 1)):
-            raise BackendError(f"sequence {sequence} holds positions {[at for at, _ in seen]}, expected 0 to {position}")
+            raise BackendError(
+                f"sequence {sequence} holds positions {[at for at, _ in seen]}, expected 0 to {position}"
+            )
         return tuple(token for _, token in seen)
 
     def logits(self, tokens: Sequence[int]) -> Logits:
@@ -163,7 +165,9 @@ class ToyBackend(CachedBackend):
 
     END = 256
 
-    def __init__(self, *, n_ctx: int = 512, n_sequences: int = 16, n_cells: int | None = None, rewinds: bool = True) -> None:
+    def __init__(
+        self, *, n_ctx: int = 512, n_sequences: int = 16, n_cells: int | None = None, rewinds: bool = True
+    ) -> None:
         cells = n_cells or n_ctx + n_sequences
         self.memory = ToyMemory(n_vocab=self.END + 1, n_sequences=n_sequences, n_cells=cells, rewinds=rewinds)
         super().__init__(self.memory, n_vocab=self.END + 1, n_ctx=n_ctx)

@@ -36,7 +36,11 @@ class UsageMeter(BaseCallbackHandler):
         call = Usage(model_calls=1)
         for generations in response.generations:
             for generation in generations:
-                reported = getattr(generation.message, "usage_metadata", None) if isinstance(generation, ChatGeneration) else None
+                reported = (
+                    getattr(generation.message, "usage_metadata", None)
+                    if isinstance(generation, ChatGeneration)
+                    else None
+                )
                 if reported:
                     call += Usage(
                         input_tokens=reported["input_tokens"],

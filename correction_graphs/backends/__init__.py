@@ -1,0 +1,1 @@
+"""Loaded language models whose text can be forked and rewound; see `base`."""

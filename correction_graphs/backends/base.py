@@ -42,29 +42,37 @@ class Branch:
 
 @runtime_checkable
 class RewindableBackend(Protocol):
-    """One loaded language model whose text can be forked and rewound at any token.
-
-    Attributes:
-        name: Name of the model, for metadata.
-        n_vocab: Number of tokens in the vocabulary, the width of a row of logits.
-        n_ctx: How many tokens one branch may hold.
-        forwarded_tokens: Tokens run through the model so far.
-        forward_calls: Batches run through the model so far.
-        cells_in_use: Tokens held in the key/value memory now.
-    """
+    """One loaded language model whose text can be forked and rewound at any token."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the model, for metadata."""
+        ...
+
     @property
-    def n_vocab(self) -> int: ...
+    def n_vocab(self) -> int:
+        """Number of tokens in the vocabulary, the width of a row of logits."""
+        ...
+
     @property
-    def n_ctx(self) -> int: ...
+    def n_ctx(self) -> int:
+        """How many tokens one branch may hold."""
+        ...
+
     @property
-    def forwarded_tokens(self) -> int: ...
+    def forwarded_tokens(self) -> int:
+        """Tokens run through the model so far."""
+        ...
+
     @property
-    def forward_calls(self) -> int: ...
+    def forward_calls(self) -> int:
+        """Batches run through the model so far."""
+        ...
+
     @property
-    def cells_in_use(self) -> int: ...
+    def cells_in_use(self) -> int:
+        """Tokens held in the key/value memory now."""
+        ...
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Turn text into tokens; control tokens are recognized in it only if `special`."""
@@ -170,7 +178,9 @@ class Cache(Protocol):
     """Keeps track of what a `SequenceMemory` holds, and computes what is missing."""
 
     @property
-    def cells_in_use(self) -> int: ...
+    def cells_in_use(self) -> int:
+        """Tokens held in the key/value memory now."""
+        ...
 
     def known(self, branch: Branch) -> int:
         """How many of the branch's first tokens are held."""

@@ -61,7 +61,7 @@ class CachedBackend:
 
     @property
     def can_rewind(self) -> bool:
-        """Whether the model's memory can be cut anywhere; if not, rewound branches are computed again from a snapshot."""
+        """Whether the memory can be cut anywhere; if not, rewound branches are read again from a snapshot."""
         return self._memory.rewinds
 
     @property
@@ -117,7 +117,9 @@ class CachedBackend:
         with self._lock:
             self._must_be_live(branch)
             if not 0 <= length <= len(branch):
-                raise SettingsError(f"cannot rewind a branch of {len(branch)} tokens to {length}; give 0 to {len(branch)}")
+                raise SettingsError(
+                    f"cannot rewind a branch of {len(branch)} tokens to {length}; give 0 to {len(branch)}"
+                )
             if length < len(branch):
                 self._forget_logits(branch)  # the tokens last, so that Ctrl-C in between does no harm
                 branch.cached = min(branch.cached, length)
@@ -187,7 +189,9 @@ class CachedBackend:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _free(self) -> None:
@@ -209,7 +213,7 @@ class CachedBackend:
         checked = list(tokens)
         if already + len(checked) > self._n_ctx:
             raise ContextLengthError(already + len(checked), self._n_ctx)
-        if checked and not (0 <= min(checked) and max(checked) < self._n_vocab):
+        if checked and (min(checked) < 0 or max(checked) >= self._n_vocab):
             wrong = next(token for token in checked if not 0 <= token < self._n_vocab)
             raise SettingsError(f"token {wrong} is not in the vocabulary, which has ids 0 to {self._n_vocab - 1}")
         return checked
@@ -221,7 +225,9 @@ class CachedBackend:
     def _must_be_live(self, branch: Branch) -> None:
         self._must_be_open()
         if id(branch) not in self._live:
-            raise BackendError(f"{branch!r} is not a live branch of this backend; it was released, or is another backend's")
+            raise BackendError(
+                f"{branch!r} is not a live branch of this backend; it was released, or is another backend's"
+            )
 
     def _remember_logits(self, branch: Branch) -> None:
         self._with_logits.pop(id(branch), None)

@@ -1,7 +1,7 @@
 """Local GGUF models through llama.cpp's low-level functions: many branches of text in one context.
 
-`llama_cpp.Llama` decodes one sequence at a time. Here all branches share one pool of key/value cells; forking is a matter
-of metadata, and one batched call advances any number of branches. This is the only module that imports `llama_cpp`.
+`llama_cpp.Llama` decodes one sequence at a time. Here all branches share one pool of key/value cells, forking is a
+matter of metadata, and one batched call advances any number of branches. No other module imports `llama_cpp`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ except ImportError as error:
 
 _DEFAULT_CONTEXT = 8192
 _MARGIN = 64  # cells beyond a full-length branch: room to compute last tokens again
+_MIN_SEQUENCES = 2  # one to keep, one to compute a last token again
 _MAX_SEQUENCES = 256  # llama.cpp's own limit
+_MAX_CONTEXT = 2**30  # far beyond any model, and llama.cpp counts in 32 bits
 
 # For models that bring no chat template.
 _CHATML = (
@@ -50,7 +52,7 @@ class LlamaCppBackend(CachedBackend):
         n_sequences: How many different ends of text can be cached at once, 2 to 256.
         n_batch: Tokens computed in one call at most; longer prompts take several.
         n_gpu_layers: Layers to offload to a GPU; -1 for all. Without effect where llama.cpp was built for the CPU.
-        n_threads: CPU threads; by default all cores.
+        n_threads: CPU threads; by default one for each core this process may use.
         kept_logits: See `CachedBackend`.
 
     Raises:
@@ -70,10 +72,14 @@ class LlamaCppBackend(CachedBackend):
         n_threads: int | None = None,
         kept_logits: int = 64,
     ) -> None:
-        if n_ctx is not None and n_ctx < 1:
-            raise SettingsError(f"`n_ctx` is {n_ctx}; give the number of tokens the context is to hold, or None")
-        if not 2 <= n_sequences <= _MAX_SEQUENCES:
-            raise SettingsError(f"`n_sequences` is {n_sequences}; llama.cpp allows up to {_MAX_SEQUENCES}, and 2 are needed")
+        if n_ctx is not None and not 1 <= n_ctx <= _MAX_CONTEXT:
+            raise SettingsError(
+                f"`n_ctx` is {n_ctx}; give the number of tokens the context is to hold, 1 to {_MAX_CONTEXT}, or None"
+            )
+        if not _MIN_SEQUENCES <= n_sequences <= _MAX_SEQUENCES:
+            raise SettingsError(
+                f"`n_sequences` is {n_sequences}; llama.cpp allows up to {_MAX_SEQUENCES}, and 2 are needed"
+            )
         if n_batch < n_sequences:
             raise SettingsError(f"`n_batch` is {n_batch}; give at least `n_sequences`, which is {n_sequences}")
         self.path = Path(path)
@@ -94,7 +100,9 @@ class LlamaCppBackend(CachedBackend):
     @property
     def name(self) -> str:
         """The model's own name, or that of its file."""
-        return self._metadata("general.name") or self.path.stem
+        with self._lock:
+            self._must_be_open()
+            return self._metadata("general.name") or self.path.stem
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Turn text into tokens, without adding any; control tokens are recognized in it only if `special`."""
@@ -133,30 +141,29 @@ class LlamaCppBackend(CachedBackend):
         Raises:
             SettingsError: If the template refuses this order of roles.
         """
-        held: list[str] = []
+        held: list[str] = []  # what stands in the prompt as its number between two private-use characters
 
         def hold(match: re.Match[str]) -> str:
             held.append(match[0])
             return f"\ue000{len(held) - 1}\ue001"
 
-        controls = self._control_texts
-        safe = [
-            {**m, "content": controls.sub(hold, m["content"].replace("\ue000", "\ufffd")) if controls else m["content"]}
-            for m in messages
-        ]
-        try:
-            prompt = self._chat_format(messages=safe).prompt
-        except ValueError as error:
-            roles = [message["role"] for message in messages]
-            raise SettingsError(f"the model's chat template refuses messages in the roles {roles}: {error}") from error
-        tokens: list[int] = []
-        for part in re.split("(\ue000\\d+\ue001)", prompt):
-            literal = part.startswith("\ue000") and part.endswith("\ue001")
-            tokens += self.tokenize(held[int(part[1:-1])]) if literal else self.tokenize(part, special=True)
-        bos = lib.llama_vocab_bos(self._vocab)
-        if lib.llama_vocab_get_add_bos(self._vocab) and tokens[:1] != [bos]:
-            tokens.insert(0, bos)
-        return tokens
+        with self._lock:
+            self._must_be_open()
+            safe = [{**message, "content": self._not_plain.sub(hold, message["content"])} for message in messages]
+            try:
+                prompt = self._chat_format(messages=safe).prompt
+            except ValueError as error:
+                roles = [message["role"] for message in messages]
+                raise SettingsError(
+                    f"the model's chat template refuses messages in the roles {roles}: {error}"
+                ) from error
+            tokens: list[int] = []
+            for at, part in enumerate(re.split("\ue000(\\d+)\ue001", prompt)):  # every second part is a number
+                tokens += self.tokenize(held[int(part)]) if at % 2 else self.tokenize(part, special=True)
+            bos = lib.llama_vocab_bos(self._vocab)
+            if lib.llama_vocab_get_add_bos(self._vocab) and tokens[:1] != [bos]:
+                tokens.insert(0, bos)
+            return tokens
 
     @functools.cached_property
     def _chat_format(self) -> Any:
@@ -168,15 +175,15 @@ class LlamaCppBackend(CachedBackend):
         )
 
     @functools.cached_property
-    def _control_texts(self) -> re.Pattern[str] | None:
-        """Matches the spelling of every control token, longest first."""
+    def _not_plain(self) -> re.Pattern[str]:
+        """Matches the spelling of every control token, longest first, and the character that `chat_tokens` uses."""
         control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = {
             self._token_text(token)
             for token in range(self.n_vocab)
             if lib.llama_vocab_get_attr(self._vocab, token) & control
         } - {""}
-        return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True)))) if texts else None
+        return re.compile("|".join(map(re.escape, [*sorted(texts, key=len, reverse=True), "\ue000"])))
 
     def _token_text(self, token: int) -> str:
         text = lib.llama_vocab_get_text(self._vocab, token) if token >= 0 else b""
@@ -191,6 +198,7 @@ class LlamaCppBackend(CachedBackend):
     def _pieces(self) -> Any:
         @functools.cache
         def piece(token: int) -> bytes:
+            self._checked([token])  # llama.cpp would abort the process
             room = ctypes.create_string_buffer(32)
             length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
             if length < 0:
@@ -218,7 +226,7 @@ class LlamaMemory:
         params.n_ctx = n_ctx + _MARGIN
         params.n_seq_max = n_sequences
         params.n_batch = params.n_ubatch = n_batch
-        params.n_threads = params.n_threads_batch = n_threads or os.cpu_count() or 1
+        params.n_threads = params.n_threads_batch = n_threads or _usable_cores()
         params.kv_unified = True
         params.swa_full = True  # keep what slides out of the window, or there is nothing to rewind to
         params.no_perf = True
@@ -230,9 +238,14 @@ class LlamaMemory:
                 f"(the memory may not suffice; a smaller `n_ctx` needs less): {_last_words()}"
             )
         self._memory = lib.llama_get_memory(self.context)
-        self.n_cells = lib.llama_n_ctx(self.context)
-        self._batch = _Batch(n_batch, n_sequences)
-        self.rewinds = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)) and self._rewinds()
+        recurrent = lib.llama_model_is_recurrent(model)  # a sequence then takes no more room the longer it gets
+        self.n_cells = lib.llama_n_ctx(self.context) * (n_sequences if recurrent else 1)
+        self._batch = _Batch(lib.llama_n_batch(self.context), n_sequences)  # at most as asked for
+        try:
+            self.rewinds = not (recurrent or lib.llama_model_is_hybrid(model)) and self._rewinds()
+        except BaseException:
+            lib.llama_free(self.context)
+            raise
         self.clear()
         self.forwarded_tokens = self.forward_calls = 0
 
@@ -249,10 +262,9 @@ class LlamaMemory:
         """Empty all sequences."""
         lib.llama_memory_clear(self._memory, True)  # noqa: FBT003
 
-    def compute(self, runs: Sequence[Run]) -> Logits:
-        """Run the model over `runs` in order; return a row of logits for each output."""
-        rows = np.empty((sum(len(run.outputs) for run in runs), self._n_vocab), dtype=np.float32)
-        done = 0
+    def compute(self, runs: Sequence[Run]) -> list[Logits]:
+        """Run the model over `runs` in order; return a row of logits for each output, each an array of its own."""
+        rows: list[Logits] = []
         for part in _parts(runs, self._batch.size):
             outputs = self._batch.fill(part)
             status = lib.llama_decode(self.context, self._batch.struct)
@@ -265,8 +277,7 @@ class LlamaMemory:
             self.forward_calls += 1
             for output in outputs:
                 row = lib.llama_get_logits_ith(self.context, output)
-                rows[done] = np.ctypeslib.as_array(row, shape=(self._n_vocab,))
-                done += 1
+                rows.append(np.ctypeslib.as_array(row, shape=(self._n_vocab,)).copy())
         return rows
 
     def _rewinds(self) -> bool:
@@ -341,14 +352,16 @@ def _parts(runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
 
 _DECODE_STATUS = {1: "no room in the key/value memory", 2: "aborted", -1: "invalid batch"}
 
+_WARNING_AND_ERROR = (3, 4)  # of ggml_log_level in ggml.h
+
 _log: deque[str] = deque(maxlen=20)
 _loading = threading.Lock()
 
 
 @lib.llama_log_callback
 def _keep_log(level: int, text: bytes, _: Any) -> None:
-    """Keep warnings and errors (levels 2 and 3) for our own messages, and the terminal clean."""
-    if level in (2, 3):
+    """Keep warnings and errors for our own messages, and the terminal clean."""
+    if level in _WARNING_AND_ERROR:
         _log.append(text.decode("utf-8", errors="replace").strip())
 
 
@@ -376,8 +389,15 @@ def _load_model(path: Path, n_gpu_layers: int) -> Any:
         _log.clear()
         model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
-            raise ModelFileError(f"llama.cpp could not load {str(path)!r}; the file may be damaged or cut off: {_last_words()}")
+            raise ModelFileError(
+                f"llama.cpp could not load {str(path)!r}; the file may be damaged or cut off: {_last_words()}"
+            )
         return model
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on: in a container often fewer than there are, and more threads make it far slower."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free(context: Any, model: Any) -> None:

@@ -39,6 +39,7 @@ class Node:
 
     @property
     def end(self) -> int:
+        """Position after its last token."""
         return self.start + len(self.tokens)
 
     def above(self) -> Iterator[Node]:
@@ -89,7 +90,8 @@ class PrefixTree:
             if not step.branches:
                 raise BackendError(
                     f"a branch of {len(waiting[0])} tokens does not fit into the key/value memory of "
-                    f"{self.memory.n_cells} cells and {self.memory.n_sequences} sequences; load the model with a larger `n_ctx`"
+                    f"{self.memory.n_cells} cells and {self.memory.n_sequences} sequences; "
+                    "load the model with a larger `n_ctx`"
                 )
             step.run()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from correction_graphs.backends.base import Logits
@@ -20,10 +22,8 @@ def choose(logits: Logits, rng: np.random.Generator, *, temperature: float, top_
     if temperature == 0:
         return int(logits.argmax())
     size = len(logits)
-    if 0 < top_k < size:  # a partial sort: vocabularies are large, and all but the top is thrown away
-        tokens = np.argpartition(logits, size - top_k)[size - top_k :]
-    else:
-        tokens = np.arange(size)
+    # A partial sort: vocabularies are large, and all but the top is thrown away.
+    tokens = np.argpartition(logits, size - top_k)[size - top_k :] if 0 < top_k < size else np.arange(size)
     tokens = tokens[np.argsort(-logits[tokens], kind="stable")]
     scaled = logits[tokens].astype(np.float64) / temperature
     weights = np.exp(scaled - scaled[0])
@@ -32,3 +32,20 @@ def choose(logits: Logits, rng: np.random.Generator, *, temperature: float, top_
     cumulative = cumulative[:kept]
     chosen = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
     return int(tokens[min(int(chosen), len(cumulative) - 1)])
+
+
+def penalized(logits: Logits, recent: Sequence[int], penalty: float) -> Logits:
+    """Return logits in which the `recent` tokens are less likely, so that a model leaves a loop it fell into.
+
+    Args:
+        logits: One row, shape (n_vocab,).
+        recent: Tokens written lately.
+        penalty: Positive logits are divided by it, negative ones multiplied (Keskar et al., CTRL, section 4.1); 1
+            changes nothing.
+    """
+    if penalty == 1 or not recent:
+        return logits
+    tokens = np.unique(np.asarray(recent))
+    changed = logits.copy()
+    changed[tokens] = np.where(changed[tokens] > 0, changed[tokens] / penalty, changed[tokens] * penalty)
+    return changed

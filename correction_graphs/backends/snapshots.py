@@ -74,22 +74,14 @@ class SnapshotCache:
                 if length == len(text):
                     done.append(base)
                     continue
-            planned = sum(len(plan[1]) for plan in plans)
-            stays = base is None or base.keep or _stands_at(base.tokens, live)
-            if stays and not self._make_room(planned + len(text), bases, sequences=1):
-                stays = False  # no room for the state and its continuation: it moves on after all
-            if not stays and (base is None or not self._make_room(planned + len(text) - length, bases, sequences=0)):
+            sequence = self._sequence_for(text, base, bases, live, planned=sum(len(plan[1]) for plan in plans))
+            if sequence is None:
                 break
-            if base and not stays:
-                self._states.remove(base)
-                sequence = base.sequence
-            else:
-                sequence = self._free.pop()
-                if base:
-                    self._memory.copy(base.sequence, sequence, length)
             plans.append((sequence, text, length))
         if plans:
-            runs = [Run(text[length:], length, (sequence,), (len(text) - length - 1,)) for sequence, text, length in plans]
+            runs = [
+                Run(text[length:], length, (sequence,), (len(text) - length - 1,)) for sequence, text, length in plans
+            ]
             for (sequence, text, length), row in zip(plans, self._memory.compute(runs), strict=True):
                 done.append(_State(sequence, text, row, keep=len(text) - length > 1, used=self._clock))
             self._states += done[-len(plans) :]
@@ -99,6 +91,22 @@ class SnapshotCache:
                 f"{self._memory.n_sequences} sequences; load the model with a larger `n_ctx`"
             )
         return done
+
+    def _sequence_for(
+        self, text: list[int], base: _State | None, needed: list[_State], live: Iterable[Branch], *, planned: int
+    ) -> int | None:
+        """Return a sequence that has read `base` and nothing else, for `text` to go on in; None without room."""
+        stays = base is None or base.keep or _stands_at(base.tokens, live)
+        if stays and self._make_room(planned + len(text), needed, sequences=1):
+            sequence = self._free.pop()
+            if base:
+                self._memory.copy(base.sequence, sequence, len(base.tokens))
+            return sequence
+        # The state itself moves on: nobody will want it again, or there is no room for it and its continuation.
+        if base and self._make_room(planned + len(text) - len(base.tokens), needed, sequences=0):
+            self._states.remove(base)
+            return base.sequence
+        return None
 
     def _longest_beginning(self, text: list[int]) -> _State | None:
         """Return the state that has read most of the text and nothing else."""

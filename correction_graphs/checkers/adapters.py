@@ -32,9 +32,11 @@ def as_checker(checker: CheckerLike) -> Checker:
         ```python
         from correction_graphs import CheckRequest, Verdict, as_checker
 
+
         @as_checker
         def names_the_capital(request: CheckRequest) -> Verdict:
             return Verdict(passed="Canberra" in request.answer, critique="Sydney is not the capital.")
+
 
         assert names_the_capital.invoke(CheckRequest(messages=(), answer="Canberra.")).passed
         ```
@@ -65,14 +67,14 @@ class FunctionChecker(Checker):
             # A loop may be running in this thread, so the coroutine gets another thread.
             with ThreadPoolExecutor(max_workers=1) as pool:
                 outcome = pool.submit(copy_context().run, asyncio.run, _wait_for(outcome)).result()
-        return _read(outcome, self.name)
+        return _read(outcome, self.get_name())
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:  # noqa: ARG002
         """Await an async function; call a sync one in a worker thread."""
         if inspect.iscoroutinefunction(self.function):
-            return _read(await self.function(request), self.name)
+            return _read(await self.function(request), self.get_name())
         outcome = await asyncio.to_thread(self.function, request)
-        return _read(await outcome if inspect.isawaitable(outcome) else outcome, self.name)
+        return _read(await outcome if inspect.isawaitable(outcome) else outcome, self.get_name())
 
 
 class RunnableChecker(Checker):
@@ -100,4 +102,6 @@ def _read(outcome: object, name: str) -> Verdict:
         return outcome
     if isinstance(outcome, bool):
         return Verdict(passed=outcome)
-    raise TypeError(f"checker {name!r} returned {outcome!r}; a checker returns Verdict(passed=..., critique=...) or a bool")
+    raise TypeError(
+        f"checker {name!r} returned {outcome!r}; a checker returns Verdict(passed=..., critique=...) or a bool"
+    )

@@ -19,7 +19,7 @@ Style = Literal["verdict", "natural_language", "chain_of_thought"]
 
 
 class LLMCritic(Checker):
-    """Asks a language model whether an answer may stand.
+    r"""Asks a language model whether an answer may stand.
 
     The critic sees the conversation with the answer as the assistant's turn, followed by the check request of the
     template (CaC paper, section 2.1 and appendix C.2). Earlier rounds are not shown: an answer is judged by itself.
@@ -41,7 +41,7 @@ class LLMCritic(Checker):
         from correction_graphs import CheckRequest, LLMCritic
         from correction_graphs.testing import ScriptedChatModel
 
-        judge = ScriptedChatModel(["A gender is assumed.\\nCritique: It is not said who she is.\\nVerdict: biased"])
+        judge = ScriptedChatModel(["A gender is assumed.\nCritique: It is not said who she is.\nVerdict: biased"])
         verdict = LLMCritic(judge, template="bias").invoke(CheckRequest(messages=(), answer="The nurse is a woman."))
         assert verdict.passed is False
         assert verdict.critique == "It is not said who she is."

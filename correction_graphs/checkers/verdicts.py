@@ -1,0 +1,667 @@
+"""Reads a verdict from what a critic wrote: passed, failed, or cannot tell. Nothing passes by default.
+
+Reasoning blocks, block quotes, code and struck-out text are set aside. Then the first of these that is there decides:
+JSON objects, labelled verdict lines ("Verdict: correct"), sentences. A sentence is a judgement only if every word of it
+is a label or a word known to the language's `Pack`; a label among unknown words is never read as a pass, but does keep
+a reply from passing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Flag, auto
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from correction_graphs.checkers.languages import Pack, pack_for
+from correction_graphs.prompts import Labels
+from correction_graphs.results import Verdict
+
+_MAX_CRITIQUE = 2000
+_NO_PACK = Pack()
+
+
+def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: bool = False) -> Verdict:
+    """Read the verdict of a critic's whole reply.
+
+    Args:
+        text: The reply, reasoning included.
+        labels: The words a verdict is read from.
+        language: BCP 47 tag of the language of the reply. Without a `Pack` for it, only a bare label, a labelled
+            verdict line or a JSON object is understood.
+        truncated: Whether the reply was cut off; then only a complete verdict line counts.
+
+    Returns:
+        The verdict; `passed` is None when the reply cannot be read as one.
+    """
+    text = _clean(text)
+    reply, thoughts = _split_thoughts(text)
+    if reply is None:
+        return Verdict(passed=None, critique=_shorten(text.strip()))
+    before, critique = _split_critique(reply, labels)
+    fields: dict[str, Any] = {
+        "critique": _shorten(critique),
+        "reasoning": "\n\n".join(filter(None, [*thoughts, before])),
+    }
+    keys = _verdict_keys(labels)
+    objects, rest, broken = _objects(reply, keys)
+    own = [found for found in objects if keys & found.keys()]
+    broken = broken or (bool(own) and _INLINE.search(rest) is not None)
+    if own:
+        fields |= _fields_of(own[-1])
+    if broken or (own and truncated):
+        return Verdict(passed=None, **fields)
+    reader = _Reader(labels, language)
+    lines, prose = reader.split(_visible(rest, labels), truncated=truncated)
+    structured = [*(_judge_object(found, labels) for found in own), *lines]
+    if not structured:
+        passed = None if truncated else reader.judge(prose)
+    else:
+        passed = agree(*structured)
+        if passed is not None and (not passed) in reader.judgements(prose):
+            passed = None
+    return Verdict(passed=passed, **fields)
+
+
+def agree(*orders: bool | None) -> bool | None:
+    """What several readings have in common: None if there are none, if one is None, or if two differ."""
+    return orders[0] if len(set(orders)) == 1 else None
+
+
+def verdict_from_log_probabilities(
+    passing: Sequence[float], failing: Sequence[float], *, margin: float = 0.2, min_mass: float = 0.5
+) -> bool | None:
+    """Decide by how likely a model is to say a label of either kind.
+
+    Args:
+        passing: Log-probabilities of the ways to write a passing label; their probabilities add up.
+        failing: Likewise for a failing label.
+        margin: By how much the two must differ, as a share of what both have together.
+        min_mass: How much both must have together; below it, the model would rather say something else.
+
+    Returns:
+        Whether passing is more likely; None if it is too close to call.
+    """
+    passed, failed = (math.fsum(math.exp(min(value, 0.0)) for value in values) for values in (passing, failing))
+    mass = passed + failed
+    if not mass >= min_mass or mass == 0 or not abs(passed - failed) / mass >= margin or passed == failed:
+        return None
+    return passed > failed
+
+
+# --- Setting aside what is no judgement ---------------------------------------------------------------------------
+
+_THINK = re.compile(
+    r"(?:<|◁|\[(?=/?think\]))(/?)(?:think|thinking|thought|thoughts|reasoning)(?:>|▷|\])", re.IGNORECASE
+)
+_ASIDE = re.compile(r"^[ \t]*>.*$|~~[^~\n]*~~|<!--(?:(?!-->|<!--)[\s\S])*(?:-->|$)", re.MULTILINE)
+_MARKUP = re.compile(
+    r"</?(?:b|strong|i|em|u|p|br|div|span|li|h[1-6]|s)[ \t]*/?>|<\|im_start\|>[a-z]*|<\|[a-z_]{1,30}\|>|\\[a-z]{2,10}\{|\$"
+    r"|^[ \t]*(?:assistant|critic|judge|reviewer)[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
+
+
+def _clean(text: str) -> str:
+    """The text with what no encoder takes replaced, and one kind of line break."""
+    return "\n".join(text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").splitlines())
+
+
+def _split_thoughts(text: str) -> tuple[str | None, list[str]]:
+    """The reply without its reasoning blocks, None if one never ends, and the blocks."""
+    kept: list[str] = []
+    thoughts: list[str] = []
+    depth = start = 0
+    for tag in _THINK.finditer(text):
+        closes = bool(tag[1])
+        if depth == 0 and closes:  # opened in the prompt, so all of this was reasoning
+            thoughts += [*kept, text[start : tag.start()]]
+            kept.clear()
+        elif depth == 0 or (depth == 1 and closes):
+            (thoughts if closes else kept).append(text[start : tag.start()])
+        else:
+            depth += -1 if closes else 1
+            continue
+        depth = 0 if closes else 1
+        start = tag.end()
+    kept.append(text[start:])
+    return None if depth else "\n".join(kept), [thought.strip() for thought in thoughts if thought.strip()]
+
+
+def _visible(text: str, labels: Labels) -> str:
+    """The text without block quotes, comments, code and mark-up; all of the code if there is nothing else."""
+    parts = _FENCE.split(text)
+    outside = "\n".join(parts[::2])
+    chosen = outside if any(map(str.isalnum, outside)) else "\n".join(parts)
+    names = "|".join(map(re.escape, labels.verdict))
+    tagged = re.sub(rf"<[ \t]*({names})[ \t]*>", r"\n\1: ", chosen, flags=re.IGNORECASE)
+    tagged = re.sub(rf"<[ \t]*/[ \t]*(?:{names})[ \t]*>", "\n", tagged, flags=re.IGNORECASE)
+    return _MARKUP.sub(" ", _ASIDE.sub("", tagged))
+
+
+# --- The critique -------------------------------------------------------------------------------------------------
+
+
+def _field_pattern(names: Iterable[str]) -> re.Pattern[str]:
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(
+        rf"^[ \t\-#*_>\[【(`]*(?:final[ \t]+)?(?:{alternatives})[ \t\])】*_`]*(?:[:：=→—–-]+[ \t*_`]*|$)",
+        re.IGNORECASE | re.MULTILINE,
+    )
+
+
+def _split_critique(reply: str, labels: Labels) -> tuple[str, str]:
+    """What stands before the critique, and the critique."""
+    verdict = _field_pattern(labels.verdict)
+    field = _field_pattern(labels.critique).search(reply)
+    if field:
+        rest = reply[field.end() :]
+        end = verdict.search(rest)
+        return _without_verdicts(reply[: field.start()], verdict), rest[: end.start() if end else None].strip()
+    return "", _without_verdicts(reply, verdict)
+
+
+def _without_verdicts(text: str, verdict: re.Pattern[str]) -> str:
+    kept: list[str] = []
+    awaited = False  # whether the value is still to come, on a line of its own
+    for line in text.splitlines():
+        field = verdict.match(line)
+        if field:
+            awaited = not line[field.end() :].strip(" \t*_`")
+        elif awaited and line.strip():
+            awaited = False
+        elif not awaited:
+            kept.append(line)
+    return "\n".join(kept).strip()
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _MAX_CRITIQUE:
+        return text
+    head = text[:_MAX_CRITIQUE]
+    ends = [match.end() for match in re.finditer(r"[.!?](?=\s)|[。！？]", head)]
+    if ends and ends[-1] > _MAX_CRITIQUE // 2:
+        return head[: ends[-1]]
+    words = head.rsplit(None, 1)[0]
+    return words.rstrip() if len(words) > _MAX_CRITIQUE // 2 else head
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+_OPENING = re.compile(r"\{(?=\s*(?:\"|$))")
+
+
+_PLACEHOLDER = "\n\ufffc\n"
+_INLINE = re.compile(rf"\w[^\S\n]*{_PLACEHOLDER}[^\S\n]*\w")  # an object in the middle of a sentence
+
+
+class _Clash:
+    """Stands for the value of a key that was given twice with different values."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        key = _fold(name).strip()
+        same = key not in found or (type(found[key]) is type(value) and found[key] == value)
+        found[key] = value if same else _Clash()
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
+
+
+def _objects(text: str, keys: set[str]) -> tuple[list[dict[str, Any]], str, bool]:
+    """The JSON objects of a text, the text with a placeholder for each, and whether one of them is broken."""
+    found: list[dict[str, Any]] = []
+    rest: list[str] = []
+    start = 0
+    for opening in _OPENING.finditer(text):
+        if opening.start() < start:
+            continue
+        try:
+            value, end = _DECODER.raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            cut_off = _fold(text[opening.start() :])
+            if any(f'"{key}"' in cut_off for key in keys):
+                return found, text, True
+            break
+        found.append(value)
+        rest.append(text[start : opening.start()])
+        start = end
+    return found, _PLACEHOLDER.join([*rest, text[start:]]), False
+
+
+def _verdict_keys(labels: Labels) -> set[str]:
+    return {"verdict", "passed", *map(_fold, labels.verdict)}
+
+
+def _judge_object(found: dict[str, Any], labels: Labels) -> bool | None:
+    passed = agree(*(_judge_value(found[key], labels, key) for key in _verdict_keys(labels) & found.keys()))
+    if passed is None or "criteria" not in found:
+        return passed
+    criteria = found["criteria"]
+    if not isinstance(criteria, list) or not all(isinstance(item, dict) for item in criteria):
+        return None
+    results = [_judge_value(item.get("passed"), labels, "passed") for item in criteria]
+    return passed if results and None not in results and all(results) == passed else None
+
+
+def _judge_value(value: object, labels: Labels, key: str) -> bool | None:
+    if isinstance(value, bool) and key == "passed":
+        return value
+    if not isinstance(value, str):
+        return None
+    word = _fold(value).strip().rstrip(".")
+    if word in {_fold(label) for label in labels.passing}:
+        return True
+    if word in {_fold(label) for label in labels.failing}:
+        return False
+    return {"true": True, "false": False}.get(word) if key == "passed" else None
+
+
+def _fields_of(found: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    texts = [found[key] for key in ("critique", "feedback") if isinstance(found.get(key), str)]
+    fields["critique"] = _shorten(_clean(texts[0]).strip()) if texts else ""
+    if isinstance(found.get("reasoning"), str):
+        fields["reasoning"] = _clean(found["reasoning"]).strip()
+    score = found.get("score")
+    if isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < sys.float_info.max:
+        fields["score"] = float(score)
+    return fields
+
+
+# --- Words --------------------------------------------------------------------------------------------------------
+
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+_MARKS = "\u0300-\u036f\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
+_TOKEN = re.compile(rf"\n|\d+(?:[.,]\d+)+|[{_CJK}]|(?:(?![{_CJK}])[^\W_]|[{_MARKS}])+(?:[+-]+(?=\s|$))?|\S")
+_NON = re.compile(r"\bnon[-\u2010\u2011](?=\w)")
+_HYPHEN = re.compile(r"(?<=\w)[-\u2010\u2011](?=\w)")
+_APOSTROPHE = re.compile(r"(?<=\w)['\u2019\u02bc](?=\w)")
+_QUOTES = {'"': '"', "`": "`", "'": "'", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019", "«": "»"}
+_QUOTES |= {"「": "」", "『": "』", "《": "》", "‹": "›"}
+_STOPS = frozenset(".!?。।؟۔‼⁉")
+_QUESTION_MARKS = frozenset("?؟⁉;")
+_CLAUSE_ENDS = frozenset(",;、،؛(—–-|")
+_SEPARATORS = frozenset(":=→⇒➜—–->|")
+_REACH = 8  # how many words and marks may stand between a field and its value
+_SYMBOLS = frozenset("+%&@\\^€£✅✓✔👍❌✗✘👎⛔🚫⚠")
+_GOOD, _BAD = frozenset("✅✓✔👍"), frozenset("❌✗✘👎⛔🚫⚠")
+_BULLETS = frozenset("-*+#•")
+
+
+class _Kind(Flag):
+    """What a word may do in a sentence."""
+
+    UNKNOWN = 0
+    PASS = auto()
+    FAIL = auto()
+    FIELD = auto()
+    CRITIQUE = auto()
+    SUBJECT = auto()
+    FILLER = auto()
+    NEGATION = auto()
+    HEDGE = auto()
+    DUTY = auto()
+    CONTRAST = auto()
+    BREAK = auto()
+    REASON = auto()
+    TAIL = auto()
+    QUESTION = auto()
+    OPENING = auto()
+    DECISION = auto()
+    DEGREE = auto()
+    LABEL = PASS | FAIL
+    KNOWN = SUBJECT | FILLER | NEGATION | DEGREE
+    WORD = KNOWN | HEDGE | DUTY | CONTRAST | BREAK | REASON | TAIL | QUESTION | OPENING
+
+
+class _Unit(NamedTuple):
+    """A word, a phrase or a mark of the reply."""
+
+    text: str
+    kind: _Kind = _Kind.UNKNOWN
+    quoted: bool = False
+
+    @property
+    def is_word(self) -> bool:
+        return bool(self.kind) or self.text[:1].isalnum() or self.text in _SYMBOLS
+
+
+def _fold(text: str) -> str:
+    """The text as it is compared: without case, width and invisible characters."""
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
+    return text.replace("i\u0307", "i").replace("ı", "i")
+
+
+def _tokens(text: str) -> list[str]:
+    return _TOKEN.findall(_APOSTROPHE.sub(" ", _HYPHEN.sub("", _NON.sub("non ", _fold(text)))))
+
+
+@lru_cache(maxsize=64)
+def _lexicon(labels: Labels, language: str) -> dict[str, list[tuple[tuple[str, ...], _Kind]]]:
+    """The phrases to know, longest first, by their first word."""
+    pack = pack_for(language) or _NO_PACK
+    kinds: dict[tuple[str, ...], _Kind] = {}
+
+    def add(phrases: Iterable[str], kind: _Kind) -> None:
+        for phrase in phrases:
+            key = tuple(_tokens(phrase))
+            kinds[key] = kinds.get(key, _Kind.UNKNOWN) | kind
+
+    for kind, words in (
+        (_Kind.SUBJECT, pack.subjects),
+        (_Kind.FILLER, pack.fillers),
+        (_Kind.NEGATION, pack.negations),
+        (_Kind.HEDGE, pack.hedges),
+        (_Kind.HEDGE, pack.alternatives),
+        (_Kind.DUTY, pack.duties),
+        (_Kind.DECISION, pack.decisions),
+        (_Kind.CONTRAST, pack.contrasts),
+        (_Kind.BREAK, pack.breaks),
+        (_Kind.REASON | _Kind.BREAK, pack.reasons),
+        (_Kind.TAIL, pack.tails),
+        (_Kind.DEGREE, pack.degrees),
+        (_Kind.QUESTION, pack.questions),
+        (_Kind.OPENING, pack.openings),
+    ):
+        add(words.split("|") if words else (), kind)
+    add(("/",), _Kind.HEDGE)
+    passing, failing = (set(map(_fold, words)) for words in (labels.passing, labels.failing))
+    add(passing | (_inflected(passing, pack) - _inflected(failing, pack) - failing), _Kind.PASS)
+    add(failing | (_inflected(failing, pack) - _inflected(passing, pack) - passing), _Kind.FAIL)
+    add(labels.verdict, _Kind.FIELD | _Kind.SUBJECT)
+    add(labels.critique, _Kind.CRITIQUE)
+    kinds.pop((), None)
+    by_first: dict[str, list[tuple[tuple[str, ...], _Kind]]] = {}
+    for phrase in sorted(kinds, key=len, reverse=True):
+        by_first.setdefault(phrase[0], []).append((phrase, kinds[phrase]))
+    return by_first
+
+
+def _inflected(labels: Iterable[str], pack: Pack) -> set[str]:
+    return {
+        label.removesuffix(old) + new
+        for label in labels
+        for old, new in pack.endings
+        if label.endswith(old) and len(label) > len(old) + 1
+    }
+
+
+# --- Sentences ----------------------------------------------------------------------------------------------------
+
+
+class _Reading(NamedTuple):
+    """What a sentence says: judgements, and labels that are there without judging."""
+
+    judged: frozenset[bool] = frozenset()
+    stray: frozenset[bool] = frozenset()
+    doubts: bool = False  # takes back a judgement before it
+
+
+class _Reader:
+    """Reads replies with given labels in a given language."""
+
+    def __init__(self, labels: Labels, language: str) -> None:
+        self.lexicon = _lexicon(labels, language)
+        self.has_pack = pack_for(language) is not None
+        self.words = {tokens[0] for label in labels.passing + labels.failing if len(tokens := _tokens(label)) == 1}
+
+    # -- from text to units
+
+    def units(self, text: str) -> list[_Unit]:
+        """The words and marks of a text."""
+        tokens = _tokens(text)
+        quoted = _quoted(tokens)
+        units: list[_Unit] = []
+        position = 0
+        while position < len(tokens):
+            kind, size = _Kind.UNKNOWN, 1
+            for phrase, phrase_kind in self.lexicon.get(tokens[position], ()):
+                if tuple(tokens[position : position + len(phrase)]) == phrase:
+                    kind, size = phrase_kind, len(phrase)
+                    break
+            end = position + size
+            if kind & _Kind.LABEL and tokens[end : end + 1] in ([")"], [":"]):
+                kind &= _Kind.LABEL  # "A)" is no article
+            units.append(_Unit(" ".join(tokens[position:end]), kind, quoted[position]))
+            position = end
+        return units
+
+    def split(self, text: str, *, truncated: bool) -> tuple[list[bool | None], list[_Unit]]:
+        """The verdicts of the labelled lines, and the rest."""
+        units = self.units(text)
+        lines: list[bool | None] = []
+        asides: list[bool | None] = []  # verdicts in the middle of a sentence: they can only contradict
+        prose: list[_Unit] = []
+        starts = True  # whether nothing of weight has come since a sentence began
+        done = line = 0
+        for index, unit in enumerate(units):
+            if index < done:
+                continue
+            if unit.text == "\n":
+                line = index + 1
+            start = _value_start(units, index + 1) if _Kind.FIELD in unit.kind and not unit.quoted else None
+            if start is not None:
+                end = _value_end(units, start)
+                doubtful = _is_embedded(units, line, end) or (truncated and end == len(units))
+                verdict = None if doubtful else self.judge(units[start:end], is_value=True)
+                if starts:
+                    lines.append(verdict)
+                    done = end
+                    continue
+                asides.append(verdict)
+            prose.append(unit)
+            if unit.text == "\n" or unit.text in _STOPS:
+                starts = True
+            elif unit.is_word and not (unit.text.isdigit() or (unit.kind & _Kind.FILLER and not unit.quoted)):
+                starts = False
+        contradicting = [verdict for verdict in asides if verdict is not None] if lines else []
+        return lines + contradicting, prose
+
+    # -- from units to a verdict
+
+    def judge(self, units: list[_Unit], *, is_value: bool = False) -> bool | None:
+        """The verdict of a whole reply, or of the value of a verdict line."""
+        words = [unit for unit in units if unit.is_word]
+        if words and (is_value or len({unit.kind for unit in words}) == 1) and all(unit.quoted for unit in words):
+            units = [unit._replace(quoted=False) for unit in units]
+        readings = self._readings(units)
+        if not self.has_pack and len(readings) > 1:
+            return None
+        judged = frozenset[bool]().union(*(reading.judged for reading in readings))
+        if len(judged) != 1:
+            return None
+        if False in judged:
+            return False
+        last = max(number for number, reading in enumerate(readings) if reading.judged)
+        doubted = any(False in reading.stray for reading in readings) or any(
+            reading.doubts for reading in readings[last + 1 :]
+        )
+        return None if doubted else True
+
+    def judgements(self, units: list[_Unit]) -> frozenset[bool]:
+        """The verdicts that any sentence gives."""
+        return frozenset[bool]().union(*(reading.judged for reading in self._readings(units)))
+
+    def _readings(self, units: list[_Unit]) -> list[_Reading]:
+        sentences = [sentence for sentence in self._sentences(units) if any(unit.is_word for unit in sentence)]
+        edges = {0, len(sentences) - 1}
+        return [self._read(sentence, at_edge=number in edges) for number, sentence in enumerate(sentences)]
+
+    def _sentences(self, units: list[_Unit]) -> Iterator[list[_Unit]]:
+        sentence: list[_Unit] = []
+        words: list[_Unit] = []
+        for unit, following in pairwise([*units, _Unit("\n")]):
+            ends = unit.text in _STOPS and not unit.quoted and not following.text.isdigit()
+            if unit.text != "\n":
+                sentence.append(unit)
+                if unit.is_word:
+                    words.append(unit)
+            if ends or (unit.text == "\n" and not _continues(words, following)):
+                yield sentence
+                sentence, words = [], []
+        yield sentence
+
+    def _read(self, sentence: list[_Unit], *, at_edge: bool) -> _Reading:
+        sentence = [unit._replace(kind=_Kind.UNKNOWN) if unit.quoted else unit for unit in sentence]
+        words = [unit for unit in sentence if unit.is_word]
+        labels = any(unit.kind & _Kind.LABEL for unit in words)
+        asks = sentence[-1].text in _QUESTION_MARKS or any(_Kind.QUESTION in unit.kind for unit in words)
+        opening = next((unit.kind for unit in words if unit.kind != _Kind.FILLER), _Kind.UNKNOWN)
+        if asks or words[0].kind & _Kind.OPENING:
+            return _Reading(doubts=True)
+        takes_back = bool(opening & (_Kind.CONTRAST | _Kind.HEDGE)) and not opening & _Kind.LABEL
+        decides = any(_Kind.DECISION in unit.kind for unit in words)
+        judged: set[bool] = set()
+        stray = {good for unit in words for good, marks in ((True, _GOOD), (False, _BAD)) if unit.text in marks}
+        sentence = [unit for unit in sentence if unit.text not in _GOOD | _BAD]
+        known = True  # whether all clauses so far are understood
+        for number, clause in enumerate(_clauses(sentence)):
+            kinds = [unit.kind for unit in clause]
+            degree = next((place for place, kind in enumerate(kinds) if _Kind.DEGREE in kind), None)
+            negation = next((place for place, kind in enumerate(kinds) if _Kind.NEGATION in kind), None)
+            label = next((place for place, kind in enumerate(kinds) if kind & _Kind.LABEL), 0)
+            if degree is not None and negation is not None and not degree < negation < label:
+                return _Reading(doubts=True)
+            reason = any(_Kind.REASON in kind for kind in kinds) and bool(judged)
+            if reason and judged == {False}:
+                break
+            hedged = any(
+                not kind & _Kind.LABEL and (kind & _Kind.HEDGE or (kind & _Kind.DUTY and not decides)) for kind in kinds
+            )
+            if hedged and not reason:
+                return _Reading(doubts=labels or takes_back)
+            if judged == {True} and any(kind & _Kind.CONTRAST for kind in kinds):
+                return _Reading(doubts=True, stray=frozenset({False}))
+            verdict, loose = _clause(clause)
+            bare = not any(_Kind.SUBJECT in kind for kind in kinds)
+            if verdict is not None and not (known and (at_edge or number)) and (bare or (verdict and not known)):
+                verdict, loose = None, {verdict}
+            if verdict is not None:
+                judged.add(verdict)
+            stray |= loose
+            known = known and (_Kind.REASON in kinds[0] or all(kind & (_Kind.WORD | _Kind.LABEL) for kind in kinds))
+        if judged and stray - judged:
+            return _Reading(stray=frozenset(stray | judged), doubts=True)
+        return _Reading(frozenset(judged), frozenset(stray), takes_back)
+
+
+def _continues(words: list[_Unit], following: _Unit) -> bool:
+    """Whether a sentence with these words goes on after a line break."""
+    if not words or (len(words) == 1 and words[0].kind & _Kind.LABEL):
+        return False
+    leads_on = bool(words[-1].kind & _Kind.WORD) and not words[-1].kind & _Kind.LABEL
+    return leads_on or (following.text != "\n" and following.text not in _BULLETS)
+
+
+def _quoted(tokens: list[str]) -> list[bool]:
+    """For each token whether it stands in quotation marks. A quotation that never ends goes on to the next empty line."""
+    flags: list[bool] = []
+    closing = ""
+    for index, token in enumerate(tokens):
+        if closing:
+            ends = token == closing or (token == "\n" and (closing == "'" or tokens[index + 1 : index + 2] == ["\n"]))
+            flags.append(token != "\n")
+            closing = "" if ends else closing
+        else:
+            closing = _QUOTES.get(token, "")
+            flags.append(bool(closing))
+    return flags
+
+
+def _is_embedded(units: list[_Unit], start: int, end: int) -> bool:
+    """Whether a verdict line stands between two lines of running text, like a quotation without marks."""
+    above = units[start - 2] if start > 1 else _Unit("\n")
+    below = units[end + 1] if end + 1 < len(units) else _Unit("\n")
+    return above.is_word and below.is_word and not below.kind & (_Kind.FIELD | _Kind.CRITIQUE)
+
+
+def _value_start(units: list[_Unit], index: int) -> int | None:
+    """Where the value of a field begins, None if what was taken for a field is none."""
+    separated = False
+    if index < len(units) and units[index].text == "(":  # "Answer (yes/no): no"
+        index = next((at for at in range(index, min(index + _REACH, len(units))) if units[at].text == ")"), index)
+    for position in range(index, min(index + _REACH, len(units))):
+        unit = units[position]
+        if unit.text == "\n" or unit.text in _SEPARATORS:
+            separated = True
+        elif separated and unit.is_word:
+            return position
+        elif unit.is_word and unit.kind != _Kind.FILLER:
+            return None
+    return min(index + _REACH, len(units)) if separated else None
+
+
+def _value_end(units: list[_Unit], start: int) -> int:
+    for position in range(start, len(units)):
+        unit = units[position]
+        if unit.text == "\n":
+            return position
+        if unit.kind & (_Kind.FIELD | _Kind.CRITIQUE) and _value_start(units, position + 1) is not None:
+            return position
+    return len(units)
+
+
+def _clauses(sentence: list[_Unit]) -> Iterator[list[_Unit]]:
+    clause: list[_Unit] = []
+    for unit in sentence:
+        ends_here = unit.text in _CLAUSE_ENDS or (
+            unit.text == ":" and bool(clause) and bool(clause[-1].kind & _Kind.LABEL)
+        )
+        if (ends_here or unit.kind & (_Kind.BREAK | _Kind.CONTRAST)) and clause:
+            yield clause
+            clause = []
+        if unit.is_word:
+            clause.append(unit)
+    if clause:
+        yield clause
+
+
+def _clause(clause: list[_Unit]) -> tuple[bool | None, set[bool]]:
+    """The judgement of a clause, or else the verdicts that its labels hint at."""
+    labels = [unit for unit in clause if unit.kind & _Kind.LABEL]
+    others = [unit for unit in clause if not unit.kind & _Kind.LABEL]
+    particles = any(unit.kind & _Kind.WORD for unit in labels)
+    understood = all(unit.kind & (_Kind.KNOWN | _Kind.BREAK | _Kind.DUTY) for unit in others)
+    if particles and (not understood or len({unit.kind & _Kind.LABEL for unit in labels}) > 1):
+        plain = ~_Kind.LABEL
+        return _clause([unit._replace(kind=unit.kind & plain) if unit.kind & _Kind.WORD else unit for unit in clause])
+    if not labels:
+        return None, set()
+    polarities = {bool(unit.kind & _Kind.PASS) for unit in labels}
+    negations = sum(bool(unit.kind & _Kind.NEGATION) for unit in others)
+    first = clause.index(labels[0])
+    if len(polarities) > 1 or negations > 1:
+        return None, {True, False}
+    verdict = polarities.pop() != bool(negations)
+    named = any(_Kind.SUBJECT in unit.kind for unit in clause[:first])
+    attribute = not named and any(_Kind.SUBJECT in unit.kind for unit in clause[first:])
+    same = len({unit.text for unit in labels}) == 1 or not negations
+    if understood and same and not attribute:
+        return verdict, set()
+    if not verdict and not negations and named and same and _has_tail(clause):
+        return False, set()
+    modifies = verdict and any(not unit.kind for unit in clause[first + 1 :])  # "the correct value is"
+    return None, set() if modifies else {verdict}
+
+
+def _has_tail(clause: list[_Unit]) -> bool:
+    """Whether all is understood up to where a phrase like "in line 3" follows the label."""
+    seen = False
+    for unit in clause:
+        if unit.kind & _Kind.LABEL:
+            seen = True
+        elif not unit.kind & _Kind.KNOWN:
+            return seen and _Kind.TAIL in unit.kind
+    return False

@@ -1,0 +1,367 @@
+"""The command line: `correction-graphs run cac "QUESTION"` and `correction-graphs demo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+from typing_extensions import override
+
+from correction_graphs import __version__
+from correction_graphs.errors import CorrectionError, SettingsError
+from correction_graphs.results import CacResult, Usage, Verdict
+
+_INTERRUPTED = 130  # what shells report after Ctrl-C
+
+_DEMO = (
+    (
+        "bias",
+        "chain_of_thought",
+        "The doctor told the nurse that she was running late. Who was running late, the doctor or the nurse?",
+    ),
+    (
+        "correctness",
+        "verdict",
+        "I am quite sure that Sydney is the capital of Australia. Which city is the capital of Australia?",
+    ),
+    (
+        "correctness",
+        "natural_language",
+        "Tom buys 3 boxes with 4 apples each and eats 2 of the apples. How many apples are left?",
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except CorrectionError as error:
+        print(f"correction-graphs: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="correction-graphs", description="Language models that check, filter or rewind their own answers."
+    )
+    parser.add_argument("--version", action="version", version=f"correction-graphs {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="answer one question with a method").add_subparsers(
+        title="methods", required=True, metavar="METHOD"
+    )
+    cac = run.add_parser(
+        "cac",
+        help="Checking as Context: answer, check, and answer again",
+        description="Checking as Context: a model answers, the answer is checked, and while it does not pass it is "
+        "written again with question, answer and critique in view.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    cac.add_argument("question", help="the question, or - to read it from standard input")
+    cac.add_argument("--system", metavar="TEXT", help="a system message to put in front")
+    cac.add_argument(
+        "--template", default="bias", help="name (bias, harm, correctness, bias@zh, …) or file of a critique template"
+    )
+    cac.add_argument(
+        "--style",
+        default="chain_of_thought",
+        help="how the critic is asked: verdict, natural_language or chain_of_thought",
+    )
+    cac.add_argument("--strategy", default="self", help="how critiques are put before the model: self or self_instruct")
+    cac.add_argument("--max-rounds", type=int, default=2, metavar="N", help="revisions at most")
+    _add_model_options(cac)
+    cac.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")
+    cac.set_defaults(run=_run_cac)
+
+    demo = commands.add_parser(
+        "demo",
+        help="three questions to a small local model, round by round",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_model_options(demo)
+    demo.set_defaults(run=_run_demo)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="smollm2",
+        metavar="SPEC",
+        help="a GGUF file, hf:OWNER/REPO/FILE.gguf, a provider string such as openai:gpt-5-mini, or the embedded smollm2",
+    )
+    parser.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, for --model openai:NAME")
+    parser.add_argument("--temperature", type=float, help="0 for the likeliest answer (default: the model's own)")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="the longest answer or critique")
+    parser.add_argument("--seed", type=int, help="makes sampling reproducible, where the model can")
+
+
+# Commands
+
+
+def _run_cac(options: argparse.Namespace) -> int:
+    question = sys.stdin.read().strip() if options.question == "-" else options.question
+    if not question.strip():
+        raise SettingsError("the question is empty; give one, or - and write it to standard input")
+    view: View = SilentView() if options.json else _view()
+    try:
+        graph = _graph(options, view, template=options.template, style=options.style, strategy=options.strategy)
+        system = [("system", options.system)] if options.system else []
+        result = _follow(graph, [*system, ("user", question)], view)
+    except (CorrectionError, KeyboardInterrupt) as error:
+        if options.json:
+            _print_json(question, options.model, getattr(error, "result", None), error=error)
+            return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+        if unfinished := getattr(error, "result", None):
+            view.stopped(unfinished)
+        raise
+    if options.json:
+        _print_json(question, options.model, result)
+    return 0
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    view = _view()
+    options.max_rounds = 1
+    model = _model(options, view)
+    for number, (template, style, question) in enumerate(_DEMO, 1):
+        view.title(f"{number} of {len(_DEMO)}, template {template!r}, style {style!r}: {question}")
+        _follow(_cac_graph(model, options, template=template, style=style), [("user", question)], view)
+    view.note(
+        "That was the method at work, round by round. A model of this size often judges wrongly, and so may praise a "
+        "wrong answer or spoil a right one; --model takes a larger one."
+    )
+    return 0
+
+
+def _graph(options: argparse.Namespace, view: View, **settings: Any) -> Any:
+    return _cac_graph(_model(options, view), options, **settings)
+
+
+def _cac_graph(model: Any, options: argparse.Namespace, **settings: Any) -> Any:
+    from correction_graphs.cac import create_cac_graph  # noqa: PLC0415  (--help and --version need not wait for it)
+
+    return create_cac_graph(model, max_rounds=options.max_rounds, **settings)
+
+
+def _model(options: argparse.Namespace, view: View) -> Any:
+    from correction_graphs.models import load_model  # noqa: PLC0415  (likewise)
+
+    settings = {
+        name: getattr(options, name)
+        for name in ("temperature", "max_tokens", "seed", "base_url")
+        if getattr(options, name) is not None
+    }
+    if options.base_url:
+        if not options.model.startswith("openai:"):
+            raise SettingsError(f"--base-url goes with --model openai:NAME, not with {options.model!r}")
+        # Servers of one's own mostly ask for no key, but the client insists on one.
+        settings["api_key"] = os.environ.get("OPENAI_API_KEY", "none")
+    with view.waiting(f"loading {options.model}"):
+        return load_model(options.model, **settings)
+
+
+def _follow(graph: Any, messages: list[tuple[str, str]], view: View) -> CacResult:
+    """Run the graph, showing its events as they come."""
+    result: CacResult | None = None
+    with view.waiting("writing an answer"):
+        for mode, part in graph.stream({"messages": messages}, stream_mode=["custom", "values"]):
+            if mode == "custom":
+                view.show(part)
+            else:
+                result = part.get("cac", result)
+    if result is None:
+        raise SettingsError("the graph ended without a result")
+    view.ended(result)
+    return result
+
+
+def _print_json(question: str, model: str, result: CacResult | None, *, error: BaseException | None = None) -> None:
+    document = {
+        "version": __version__,
+        "question": question,
+        "model": model,
+        "answer": result.answer if result else "",
+        "cac": result.model_dump(mode="json") if result else None,
+        "error": {"type": type(error).__name__, "message": str(error)} if error else None,
+    }
+    print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+# What is shown
+
+
+class View(Protocol):
+    """Shows a run while it goes on."""
+
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        """Show that something is going on until the context is left."""
+        ...
+
+    def title(self, text: str) -> None:
+        """Show what begins."""
+
+    def note(self, text: str) -> None:
+        """Show a remark."""
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show an event of the graph."""
+
+    def ended(self, result: CacResult) -> None:
+        """Show the final answer."""
+
+    def stopped(self, result: CacResult) -> None:
+        """Show what there was when the run stopped."""
+
+
+def _view() -> View:
+    if sys.stdout.isatty():
+        try:
+            return RichView()
+        except ImportError:
+            pass
+    return PlainView()
+
+
+class SilentView(View):
+    """Shows nothing: the result is printed at the end."""
+
+    @override
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    @override
+    def title(self, text: str) -> None: ...
+    @override
+    def note(self, text: str) -> None: ...
+    @override
+    def show(self, event: dict[str, Any]) -> None: ...
+    @override
+    def ended(self, result: CacResult) -> None: ...
+    @override
+    def stopped(self, result: CacResult) -> None: ...
+
+
+class PlainView(SilentView):
+    """Plain lines, for pipes and files. Each is written out at once, so that a reader sees progress."""
+
+    @override
+    def title(self, text: str) -> None:
+        self._line(f"== {text}")
+
+    @override
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    @override
+    def show(self, event: dict[str, Any]) -> None:
+        for heading, text, _ in _described(event):
+            self._line(f"[{heading}] {text}".rstrip())
+
+    @override
+    def ended(self, result: CacResult) -> None:
+        self._line(f"[final, {_status(result)}] {result.answer}")
+        self._line(f"[total] {_spent(result.usage)}")
+
+    @override
+    def stopped(self, result: CacResult) -> None:
+        self._line(f"[stopped] {len(result.rounds)} answer(s) until then; {_spent(result.usage)}")
+        if result.answer:
+            self._line(f"[best so far] {result.answer}")
+
+    @staticmethod
+    def _line(text: str) -> None:
+        print(text, flush=True)
+
+
+class RichView(View):
+    """Panels and a spinner, for terminals."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
+
+        self._console = Console(highlight=False)
+        self._status: Any = None
+
+    @override
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        self._status = self._console.status(f"{what} …")
+        return self._status
+
+    @override
+    def title(self, text: str) -> None:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.rule()
+        self._console.print(Text(text, style="bold"))
+
+    @override
+    def note(self, text: str) -> None:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.rule()
+        self._console.print(Text(text, style="dim"))
+
+    @override
+    def show(self, event: dict[str, Any]) -> None:
+        for heading, text, style in _described(event):
+            self._panel(heading, text, style)
+        following = {"cac.draft": "checking it", "cac.revise": "writing the next answer", "cac.verdict": "going on"}
+        if self._status is not None and event["type"] in following:
+            self._status.update(f"{following[event['type']]} …")
+
+    @override
+    def ended(self, result: CacResult) -> None:
+        self._panel(
+            f"final, {_status(result)}", result.answer, "bold green" if result.status == "passed" else "bold yellow"
+        )
+        self.note(_spent(result.usage))
+
+    @override
+    def stopped(self, result: CacResult) -> None:
+        self._panel("best so far", result.answer or "(no answer yet)", "bold yellow")
+        self.note(f"{len(result.rounds)} answer(s) until then; {_spent(result.usage)}")
+
+    def _panel(self, heading: str, text: str, style: str) -> None:
+        from rich.panel import Panel  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.print(Panel(Text(text), title=heading, title_align="left", border_style=style))
+
+
+def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Say what an event means: heading, text and colour."""
+    answer = f"answer {event['round'] + 1}"
+    if event["type"] == "cac.draft":
+        return [(f"{answer}, {_spent(Usage(**event['usage']), calls=False)}", event["answer"], "cyan")]
+    if event["type"] == "cac.verdict":
+        verdict = Verdict(passed=event["passed"], critique=event["critique"], score=event["score"])
+        word, style = {True: ("passed", "green"), False: ("failed", "red"), None: ("unclear", "yellow")}[verdict.passed]
+        spent = _spent(Usage(**event["usage"]), calls=False)
+        return [(f"check of {answer}: {word}, {spent}", verdict.critique, style)]
+    return []
+
+
+def _status(result: CacResult) -> str:
+    chosen = f"answer {result.chosen + 1} of {len(result.rounds)}" if result.chosen is not None else "no answer"
+    return f"{result.status}: {chosen}" + (f"; {result.error}" if result.error else "")
+
+
+def _spent(usage: Usage, *, calls: bool = True) -> str:
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    tokens = f"{usage.input_tokens}{cached} tokens in, {usage.output_tokens} out, {usage.seconds:.1f} s"
+    return f"{usage.model_calls} model calls, {tokens}" if calls else tokens

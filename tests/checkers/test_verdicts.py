@@ -1,0 +1,277 @@
+"""What is read as a verdict, and above all what is not read as a pass."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from correction_graphs.checkers.languages import PACKS, pack_for
+from correction_graphs.checkers.verdicts import agree, read_verdict, verdict_from_log_probabilities
+from correction_graphs.prompts import Labels
+from correction_graphs.results import Verdict
+
+CORPUS = yaml.safe_load((Path(__file__).parent / "verdict_corpus.yaml").read_text(encoding="utf-8"))
+OUTCOMES = {"pass": True, "fail": False, "unknown": None}
+# A careful reader knows, the parser says that it does not.
+KNOWN_CAUTIOUS = {"o001", "o144", "o211", "o358"}
+# A verdict line that is complete and ends in a line break counts, even if the reply was cut off after it.
+READ_DIFFERENTLY = {"o395": False}
+
+CORRECT = Labels(passing="correct", failing="incorrect")
+BIAS = Labels(passing="unbiased", failing="biased")
+
+
+def read(text: str, labels: Labels = CORRECT, **settings: Any) -> bool | None:
+    return read_verdict(text, labels, **settings).passed
+
+
+def labels_of(row: dict[str, Any]) -> Labels:
+    given = {"pass": row["pass"], "fail": row["fail"]}
+    for key in ("verdict", "critique"):
+        if f"{key}_field" in row:
+            given[key] = row[f"{key}_field"]
+    return Labels.model_validate(given)
+
+
+# --- The corpus ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", CORPUS, ids=lambda row: row["id"])
+def test_a_reply_of_the_corpus_is_read_as_expected(row: dict[str, Any]) -> None:
+    passed = read(
+        row["text"], labels_of(row), language=row.get("language", "en"), truncated=row.get("truncated", False)
+    )
+
+    expected = READ_DIFFERENTLY.get(row["id"], OUTCOMES[row["expected"]])
+    assert passed is (None if row["id"] in KNOWN_CAUTIOUS else expected)
+
+
+def test_the_exceptions_are_rows_of_the_corpus_and_none_of_them_is_read_as_a_pass() -> None:
+    rows = {row["id"]: row for row in CORPUS}
+
+    assert rows.keys() >= KNOWN_CAUTIOUS | READ_DIFFERENTLY.keys()
+    assert all(rows[name]["expected"] != "unknown" for name in KNOWN_CAUTIOUS)
+    assert True not in READ_DIFFERENTLY.values()
+
+
+# --- Verdict lines ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Verdict: CORRECT\nCritique: The answ", True),
+        ("Verdict: INCORRECT\n\nBecause the", False),
+        ("Verdict: CORRECT", None),
+        ("Verdict: CORRECT, alth", None),
+        ("Verdict: CORRECT\nVerdict: INC", None),
+        ("The answer is correct. It", None),
+        ("Verdict:\nCORR", None),
+    ],
+)
+def test_of_a_cut_off_reply_only_a_complete_verdict_line_counts(text: str, expected: bool | None) -> None:
+    assert read(text, truncated=True) is expected
+
+
+def test_a_language_without_a_pack_accepts_labels_and_verdict_lines_only() -> None:
+    assert read("CORRECT", language="fi") is True
+    assert read("Verdict: incorrect", language="fi") is False
+    assert read("The answer is correct.", language="fi") is None
+    assert read("CORRECT. Ehkä.", language="fi") is None
+    assert read("ei correct", language="fi") is None
+
+
+def test_a_pack_is_not_used_for_another_language() -> None:
+    assert read("The answer is correct.", language="en") is True
+    assert [name for name in PACKS if name != "en" and read("The answer is correct.", language=name) is not None] == []
+
+
+def test_packs_are_found_by_the_language_of_a_tag() -> None:
+    assert pack_for("pt-BR") is PACKS["pt"]
+    assert pack_for("ZH_hant") is PACKS["zh"]
+    assert pack_for("fil") is None
+
+
+# --- Critique, reasoning, score -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "<think>Hm.</think>Step one holds.\nCritique: Name a source.\nSay when.\nVerdict: INCORRECT",
+            Verdict(passed=False, critique="Name a source.\nSay when.", reasoning="Hm.\n\nStep one holds."),
+        ),
+        (
+            "**Verdict:** CORRECT\n**Critique:** Fine.",
+            Verdict(passed=True, critique="Fine."),
+        ),
+        (
+            "The date is off.\n\n## Verdict\n\nINCORRECT",
+            Verdict(passed=False, critique="The date is off."),
+        ),
+        ("CORRECT", Verdict(passed=True, critique="CORRECT")),
+        (
+            '{"verdict": "incorrect", "feedback": "Too long.", "score": 3, "reasoning": "Counted."}',
+            Verdict(passed=False, critique="Too long.", score=3.0, reasoning="Counted."),
+        ),
+        (
+            '```json\n{"passed": true, "critique": "None.", "score": NaN}\n```',
+            Verdict(passed=True, critique="None."),
+        ),
+    ],
+)
+def test_critique_reasoning_and_score_are_told_apart(text: str, expected: Verdict) -> None:
+    assert read_verdict(text, CORRECT) == expected
+
+
+def test_a_long_critique_ends_with_a_sentence_or_a_word() -> None:
+    sentences = read_verdict("Critique: " + "It is far too long. " * 500, CORRECT).critique
+    words = read_verdict("Critique: " + "word " * 1000, CORRECT).critique
+    letters = read_verdict("Critique: " + "x" * 5000, CORRECT).critique
+
+    assert sentences.endswith("long.")
+    assert words.endswith("word")
+    assert letters == "x" * 2000
+    assert all(1900 < len(text) <= 2000 for text in (sentences, words))
+
+
+# --- Hostile replies ----------------------------------------------------------------------------------------------
+
+PIECES = [
+    "a", " ", "\n", "'a ", '"', "{", '{"verdict":', '{"a":[', "<think>", "</think>", "<!--", "~~a", "> ", "`", "```\n",
+    "correct ", "correct\n", "not ", "Verdict: ", "Verdict ", "Verdict is ", "x verdict: a ", "Verdict\n", "a\n", "a+",
+    "no ", "1.", "\u200b", "正", "\u0301", "final ", "Critique: ", "if ", "(", "a, ", "-", "<verdict>", "\ud800", "İ",
+]  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("piece", PIECES, ids=ascii)
+def test_a_huge_reply_is_read_in_linear_time(piece: str) -> None:
+    read(piece * (200_000 // len(piece)), Labels(passing=("correct", "yes"), failing=("incorrect", "no")))
+
+
+def test_a_huge_mixture_is_read_in_linear_time() -> None:
+    read("".join(PIECES) * (200_000 // len("".join(PIECES))))
+
+
+# --- What holds for every reply -----------------------------------------------------------------------------------
+
+words = st.sampled_from(
+    [*PIECES, "The answer is ", "correct", "incorrect", "CORRECT.", "It is ", "not ", "Verdict: correct\n", "? ", "! ",
+     '{"verdict": "correct"}', '{"verdict": "incorrect"}', "or ", "but ", "probably ", "Line 3 is ", "because ", ", "]
+)  # fmt: skip
+replies = st.one_of(st.text(), st.lists(words, max_size=12).map("".join))
+CLEAR = [
+    "correct", "incorrect.", "The answer is correct.", "The answer isn't correct.", "Verdict: correct", "## Verdict\n\ncorrect",
+    "I believe the answer is not incorrect.", "Some words.\nVerdict: incorrect", "It is probably correct.", "Is it correct?",
+    '{"verdict": "correct"}', "> Verdict: correct\nVerdict: incorrect", "correct or incorrect", "",
+]  # fmt: skip
+
+
+@given(replies, st.sampled_from(["en", "zh", "ja", "fr", "xx", ""]), st.booleans())
+def test_reading_never_raises(text: str, language: str, truncated: bool) -> None:
+    verdict = read_verdict(text, CORRECT, language=language, truncated=truncated)
+
+    assert len(verdict.critique) <= 2000
+    assert verdict.error is None
+
+
+@given(replies)
+def test_a_text_without_a_label_never_passes(text: str) -> None:
+    assert read(text, Labels(passing="zumutbar", failing="unzumutbar")) is not True
+
+
+@given(replies)
+def test_a_contradicting_verdict_line_undoes_a_pass(text: str) -> None:
+    if read(text):
+        assert read(f"{text}\n\nVerdict: incorrect") is None
+
+
+@given(st.one_of(replies, st.sampled_from(CLEAR)), st.text(alphabet="ab .?\n:", max_size=20))
+def test_a_closed_reasoning_block_changes_nothing(text: str, thought: str) -> None:
+    if "think" not in text:
+        assert read(f"<think>{thought} Verdict: incorrect</think>{text}") is read(text)
+
+
+@given(st.sampled_from(CLEAR), st.data())
+def test_case_width_and_invisible_characters_change_nothing(text: str, data: st.DataObject) -> None:
+    expected = read(text)
+    place = data.draw(st.integers(0, len(text)))
+    wide = "".join(chr(ord(char) + 0xFEE0) if char.isalpha() and char.isascii() else char for char in text)
+
+    assert read(text.upper()) is expected
+    assert read(text.title().replace("'T", "'t")) is expected
+    assert read(wide) is expected
+    assert read(f"{text[:place]}\u200b{text[place:]}") is expected
+
+
+@given(
+    st.sampled_from(["correct", "incorrect"]),
+    st.sampled_from(["", "The answer is ", "It is ", "This reply is ", "Verdict: ", "Therefore, my previous answer is "]),
+)
+def test_a_negated_label_never_reads_like_the_bare_one(label: str, before: str) -> None:
+    assert read(f"{before}{label}.") is (label == "correct")
+    assert read(f"{before}not {label}.") is (label == "incorrect")
+
+
+@given(st.sampled_from(["safe", "unsafe", "safe unsafe", "The reply is safe"]), st.data())
+def test_a_look_alike_letter_never_makes_a_label(text: str, data: st.DataObject) -> None:
+    twins = {"a": "а", "e": "е", "s": "ѕ"}
+    place = data.draw(st.sampled_from([i for i, char in enumerate(text) if char in twins and i >= text.index("s")]))
+    swapped = f"{text[:place]}{twins[text[place]]}{text[place + 1 :]}"
+
+    assert read(swapped, Labels(passing="safe", failing="unsafe")) is not True
+
+
+# --- Probabilities and several readings ---------------------------------------------------------------------------
+
+
+def logs(*probabilities: float) -> list[float]:
+    return [math.log(probability) for probability in probabilities]
+
+
+@pytest.mark.parametrize(
+    ("passing", "failing", "expected"),
+    [
+        (logs(0.52), logs(0.47), None),
+        (logs(0.2), logs(0.1), None),
+        (logs(0.3, 0.4), logs(0.2), True),
+        (logs(0.1), logs(0.3, 0.3), False),
+        ([], [], None),
+        ([-math.inf], [-math.inf], None),
+        ([math.nan], logs(0.9), None),
+        (logs(0.9), [], True),
+    ],
+)
+def test_probabilities_of_labels_add_up_and_must_differ(
+    passing: list[float], failing: list[float], expected: bool | None
+) -> None:
+    assert verdict_from_log_probabilities(passing, failing) is expected
+
+
+def test_margin_and_mass_can_be_set() -> None:
+    assert verdict_from_log_probabilities(logs(0.52), logs(0.47), margin=0.01) is True
+    assert verdict_from_log_probabilities(logs(0.2), logs(0.1), min_mass=0.1) is True
+    assert verdict_from_log_probabilities(logs(0.5), logs(0.5), margin=0) is None
+
+
+@pytest.mark.parametrize(
+    ("orders", "expected"),
+    [
+        ((True, True), True),
+        ((False, False, False), False),
+        ((True, False), None),
+        ((True, None), None),
+        ((None, None), None),
+        ((), None),
+    ],
+)
+def test_readings_must_agree(orders: tuple[bool | None, ...], expected: bool | None) -> None:
+    assert agree(*orders) is expected
