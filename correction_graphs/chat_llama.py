@@ -40,7 +40,8 @@ class ChatLlama(BaseChatModel):
 
     Args:
         backend: The loaded model; may be shared with others.
-        temperature: 0 always takes the likeliest token, and makes answers reproducible.
+        temperature: 0 always takes the likeliest token. Answers are then reproducible as far as rounding is: what else
+            is in the cache changes the order of sums, and can tip a near tie, above all in quantized models.
         top_p: With a temperature, only the likeliest tokens that add up to this probability are drawn from.
         top_k: With a temperature, only this many of the likeliest tokens are drawn from; 0 for all.
         repeat_penalty: Above 1, makes the last 64 tokens of the answer less likely to come again. Small models fall

@@ -299,8 +299,9 @@ class RichView(View):
 
     @override
     def waiting(self, what: str) -> AbstractContextManager[Any]:
-        self._status = self._console.status(f"{what} …")
-        return self._status
+        status = self._console.status(f"{what} …")
+        self._status = status
+        return status
 
     @override
     def title(self, text: str) -> None:

@@ -36,7 +36,9 @@ def draw(row, point=0.5, *, temperature=1.0, top_k=0, top_p=1.0) -> int:
 def expected(row, *, temperature: float, top_k: int, top_p: float) -> dict[int, float]:
     """The distribution by its definition: scale, keep the likeliest k, of these the nucleus, normalize."""
     order = sorted(range(len(row)), key=lambda token: -row[token])[: top_k or None]
-    weights = [math.exp((float(np.float32(row[token])) - float(np.float32(row[order[0]]))) / temperature) for token in order]
+    weights = [
+        math.exp((float(np.float32(row[token])) - float(np.float32(row[order[0]]))) / temperature) for token in order
+    ]
     kept, mass = {}, 0.0
     for token, weight in zip(order, weights, strict=True):
         kept[token] = weight / sum(weights)
@@ -49,7 +51,9 @@ def expected(row, *, temperature: float, top_k: int, top_p: float) -> dict[int, 
 @given(distinct_rows, temperatures, st.integers(0, 14), shares)
 def test_every_token_gets_its_share_of_the_unit_interval(row, temperature, top_k, top_p) -> None:
     points = 400
-    drawn = Counter(draw(row, (n + 0.5) / points, temperature=temperature, top_k=top_k, top_p=top_p) for n in range(points))
+    drawn = Counter(
+        draw(row, (n + 0.5) / points, temperature=temperature, top_k=top_k, top_p=top_p) for n in range(points)
+    )
 
     shares_ = expected(row, temperature=temperature, top_k=top_k, top_p=top_p)
     others = expected(row, temperature=temperature, top_k=top_k, top_p=min(1, top_p + 1e-9))

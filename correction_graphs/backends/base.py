@@ -187,7 +187,7 @@ class Cache(Protocol):
         ...
 
     def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> None:
-        """Set `logits` on each of `branches`, preferring not to drop what the `live` ones hold."""
+        """Set `logits` on each of `branches`, no two of which are alike; better not drop what the `live` ones hold."""
         ...
 
 

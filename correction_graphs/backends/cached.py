@@ -163,17 +163,24 @@ class CachedBackend:
                 self._must_be_live(branch)
                 if not branch.tokens:
                     raise SettingsError("an empty branch has no logits; give it at least one token")
-            waiting = list({id(branch): branch for branch in branches if branch.logits is None}.values())
+            waiting: dict[tuple[int, ...], list[Branch]] = {}
+            for branch in branches:
+                if branch.logits is None:
+                    waiting.setdefault(tuple(branch.tokens), []).append(branch)
             if waiting:
                 cache = self._cache or self._fresh_cache()
                 # An exception or Ctrl-C between here and the last line leaves no cache behind, so a half-finished
                 # step is never built on: the next call starts empty and recomputes from the branches' tokens.
                 self._cache = None
-                cache.forward(waiting, self._live.values())
+                cache.forward([alike[0] for alike in waiting.values()], self._live.values())
                 self._cache = cache
+                for alike in waiting.values():
+                    for branch in alike:
+                        branch.logits = alike[0].logits
             rows = np.stack([self._logits_of(branch) for branch in branches]) if branches else self._no_rows()
-            for branch in waiting:
-                self._remember_logits(branch)
+            for alike in waiting.values():
+                for branch in alike:
+                    self._remember_logits(branch)
             return rows
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ goes on from the longest kept state that is a beginning of its text; the least r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from correction_graphs.backends.base import Branch, Logits, Run, SequenceMemory
@@ -52,21 +53,20 @@ class SnapshotCache:
     def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> None:
         """Set `logits` on each branch: one batch, or several when there are not sequences enough for all."""
         self._clock += 1
-        waiting: dict[tuple[int, ...], list[Branch]] = {}
-        for branch in branches:
-            waiting.setdefault(tuple(branch.tokens), []).append(branch)
+        waiting = {tuple(branch.tokens): branch for branch in branches}
         while waiting:
             for state in self._step([list(text) for text in waiting], live):
-                for branch in waiting.pop(tuple(state.tokens)):
-                    branch.logits = state.logits
+                waiting.pop(tuple(state.tokens)).logits = state.logits
 
     def _step(self, texts: list[list[int]], live: Iterable[Branch]) -> list[_State]:
         """Read the first texts, as many as there is room for, in one batch; return the states that have read them."""
         bases: list[_State] = []  # what this step starts from stays until it is computed
         done: list[_State] = []
         plans: list[tuple[int, list[int], int]] = []
+        begun = Counter(self._longest_beginning(text) for text in texts)
         for text in texts:
             base = self._longest_beginning(text)
+            begun[base] -= 1
             length = len(base.tokens) if base else 0
             if base:
                 base.used = self._clock
@@ -74,7 +74,9 @@ class SnapshotCache:
                 if length == len(text):
                     done.append(base)
                     continue
-            sequence = self._sequence_for(text, base, bases, live, planned=sum(len(plan[1]) for plan in plans))
+            stays = base is None or base.keep or begun[base] > 0 or _stands_at(base.tokens, live)
+            planned = sum(len(plan[1]) for plan in plans)
+            sequence = self._sequence_for(text, base, bases, stays=stays, planned=planned)
             if sequence is None:
                 break
             plans.append((sequence, text, length))
@@ -93,10 +95,9 @@ class SnapshotCache:
         return done
 
     def _sequence_for(
-        self, text: list[int], base: _State | None, needed: list[_State], live: Iterable[Branch], *, planned: int
+        self, text: list[int], base: _State | None, needed: list[_State], *, stays: bool, planned: int
     ) -> int | None:
         """Return a sequence that has read `base` and nothing else, for `text` to go on in; None without room."""
-        stays = base is None or base.keep or _stands_at(base.tokens, live)
         if stays and self._make_room(planned + len(text), needed, sequences=1):
             sequence = self._free.pop()
             if base:
@@ -110,7 +111,7 @@ class SnapshotCache:
 
     def _longest_beginning(self, text: list[int]) -> _State | None:
         """Return the state that has read most of the text and nothing else."""
-        matching = (state for state in self._states if text[: len(state.tokens)] == state.tokens)
+        matching = (state for state in self._states if _begins(text, state.tokens))
         return max(matching, key=lambda state: len(state.tokens), default=None)
 
     def _make_room(self, cells: int, needed: list[_State], *, sequences: int) -> bool:
@@ -125,6 +126,11 @@ class SnapshotCache:
             self._memory.truncate(oldest.sequence, 0)
             self._free.append(oldest.sequence)
         return True
+
+
+def _begins(text: list[int], beginning: list[int]) -> bool:
+    length = len(beginning)  # most differ in their last token, and a look at that is far quicker than a comparison
+    return length <= len(text) and text[length - 1] == beginning[-1] and text[:length] == beginning
 
 
 def _stands_at(tokens: list[int], live: Iterable[Branch]) -> bool:

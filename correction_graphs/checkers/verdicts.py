@@ -286,6 +286,8 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _MARKS = "\u0300-\u036f\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
 _TOKEN = re.compile(rf"\n|\d+(?:[.,]\d+)+|[{_CJK}]|(?:(?![{_CJK}])[^\W_]|[{_MARKS}])+(?:[+-]+(?=\s|$))?|\S")
 _NON = re.compile(r"\bnon[-\u2010\u2011](?=\w)")
+_NOT_MARKED = re.compile(r"!(?=[\w=])|\[[ \t]*\]")  # "!correct", "[ ] correct"
+_RULE = re.compile(r"([=*#_-])\1+")
 _HYPHEN = re.compile(r"(?<=\w)[-\u2010\u2011](?=\w)")
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019\u02bc](?=\w)")
 _QUOTES = {'"': '"', "`": "`", "'": "'", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019", "«": "»"}
@@ -294,8 +296,9 @@ _STOPS = frozenset(".!?。।؟۔‼⁉")
 _QUESTION_MARKS = frozenset("?؟⁉;")
 _CLAUSE_ENDS = frozenset(",;、،؛(—–-|")
 _SEPARATORS = frozenset(":=→⇒➜—–->|")
+_FEW = 3
 _REACH = 8  # how many words and marks may stand between a field and its value
-_SYMBOLS = frozenset("+%&@\\^€£✅✓✔👍❌✗✘👎⛔🚫⚠")
+_MARKS_ONLY = frozenset(".!?…。।؟۔‼⁉,;:、،؛·()[]{}<>|/\\-–—=→⇒➜*_#•\"`'“”„‘’«»‹›「」『』《》【】〈〉〔〕\n\ufffc")
 _GOOD, _BAD = frozenset("✅✓✔👍"), frozenset("❌✗✘👎⛔🚫⚠")
 _BULLETS = frozenset("-*+#•")
 
@@ -321,9 +324,10 @@ class _Kind(Flag):
     OPENING = auto()
     DECISION = auto()
     DEGREE = auto()
+    FAULT = auto()
     LABEL = PASS | FAIL
     KNOWN = SUBJECT | FILLER | NEGATION | DEGREE
-    WORD = KNOWN | HEDGE | DUTY | CONTRAST | BREAK | REASON | TAIL | QUESTION | OPENING
+    WORD = KNOWN | HEDGE | DUTY | CONTRAST | BREAK | REASON | TAIL | QUESTION | OPENING | FAULT
 
 
 class _Unit(NamedTuple):
@@ -335,7 +339,7 @@ class _Unit(NamedTuple):
 
     @property
     def is_word(self) -> bool:
-        return bool(self.kind) or self.text[:1].isalnum() or self.text in _SYMBOLS
+        return bool(self.kind) or self.text[:1].isalnum() or self.text not in _MARKS_ONLY
 
 
 def _fold(text: str) -> str:
@@ -345,7 +349,9 @@ def _fold(text: str) -> str:
 
 
 def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(_APOSTROPHE.sub(" ", _HYPHEN.sub("", _NON.sub("non ", _fold(text)))))
+    text = _NOT_MARKED.sub(" ☐ ", _fold(text))
+    text = _APOSTROPHE.sub(" ", _HYPHEN.sub("", _NON.sub("non ", text)))
+    return _TOKEN.findall(_RULE.sub(r"\1", text))
 
 
 @lru_cache(maxsize=64)
@@ -372,6 +378,7 @@ def _lexicon(labels: Labels, language: str) -> dict[str, list[tuple[tuple[str, .
         (_Kind.REASON | _Kind.BREAK, pack.reasons),
         (_Kind.TAIL, pack.tails),
         (_Kind.DEGREE, pack.degrees),
+        (_Kind.FAULT, pack.faults),
         (_Kind.QUESTION, pack.questions),
         (_Kind.OPENING, pack.openings),
     ):
@@ -497,7 +504,7 @@ class _Reader:
     def _readings(self, units: list[_Unit]) -> list[_Reading]:
         sentences = [sentence for sentence in self._sentences(units) if any(unit.is_word for unit in sentence)]
         edges = {0, len(sentences) - 1}
-        return [self._read(sentence, at_edge=number in edges) for number, sentence in enumerate(sentences)]
+        return [_read(sentence, at_edge=number in edges) for number, sentence in enumerate(sentences)]
 
     def _sentences(self, units: list[_Unit]) -> Iterator[list[_Unit]]:
         sentence: list[_Unit] = []
@@ -513,48 +520,90 @@ class _Reader:
                 sentence, words = [], []
         yield sentence
 
-    def _read(self, sentence: list[_Unit], *, at_edge: bool) -> _Reading:
-        sentence = [unit._replace(kind=_Kind.UNKNOWN) if unit.quoted else unit for unit in sentence]
-        words = [unit for unit in sentence if unit.is_word]
-        labels = any(unit.kind & _Kind.LABEL for unit in words)
-        asks = sentence[-1].text in _QUESTION_MARKS or any(_Kind.QUESTION in unit.kind for unit in words)
-        opening = next((unit.kind for unit in words if unit.kind != _Kind.FILLER), _Kind.UNKNOWN)
-        if asks or words[0].kind & _Kind.OPENING:
-            return _Reading(doubts=True)
-        takes_back = bool(opening & (_Kind.CONTRAST | _Kind.HEDGE)) and not opening & _Kind.LABEL
-        decides = any(_Kind.DECISION in unit.kind for unit in words)
-        judged: set[bool] = set()
-        stray = {good for unit in words for good, marks in ((True, _GOOD), (False, _BAD)) if unit.text in marks}
-        sentence = [unit for unit in sentence if unit.text not in _GOOD | _BAD]
-        known = True  # whether all clauses so far are understood
-        for number, clause in enumerate(_clauses(sentence)):
-            kinds = [unit.kind for unit in clause]
-            degree = next((place for place, kind in enumerate(kinds) if _Kind.DEGREE in kind), None)
-            negation = next((place for place, kind in enumerate(kinds) if _Kind.NEGATION in kind), None)
-            label = next((place for place, kind in enumerate(kinds) if kind & _Kind.LABEL), 0)
-            if degree is not None and negation is not None and not degree < negation < label:
-                return _Reading(doubts=True)
-            reason = any(_Kind.REASON in kind for kind in kinds) and bool(judged)
-            if reason and judged == {False}:
-                break
-            hedged = any(
-                not kind & _Kind.LABEL and (kind & _Kind.HEDGE or (kind & _Kind.DUTY and not decides)) for kind in kinds
-            )
-            if hedged and not reason:
-                return _Reading(doubts=labels or takes_back)
-            if judged == {True} and any(kind & _Kind.CONTRAST for kind in kinds):
-                return _Reading(doubts=True, stray=frozenset({False}))
-            verdict, loose = _clause(clause)
-            bare = not any(_Kind.SUBJECT in kind for kind in kinds)
-            if verdict is not None and not (known and (at_edge or number)) and (bare or (verdict and not known)):
-                verdict, loose = None, {verdict}
-            if verdict is not None:
+
+_AGAINST = _Reading(stray=frozenset({False}), doubts=True)
+
+
+def _read(sentence: list[_Unit], *, at_edge: bool) -> _Reading:
+    """What a sentence says; a bare label counts only in the first and the last one."""
+    sentence = [unit._replace(kind=_Kind.UNKNOWN) if unit.quoted else unit for unit in sentence]
+    words = [unit for unit in sentence if unit.is_word]
+    labels = _any(words, _Kind.LABEL)
+    opening = next((unit.kind for unit in words if unit.kind != _Kind.FILLER), _Kind.UNKNOWN)
+    takes_back = bool(opening & (_Kind.CONTRAST | _Kind.HEDGE)) and not opening & _Kind.LABEL
+    if sentence[-1].text in _QUESTION_MARKS or _any(words, _Kind.QUESTION) or words[0].kind & _Kind.OPENING:
+        return _Reading(doubts=True)
+    if _is_entry(sentence):
+        return _AGAINST
+    if not labels and _any(words, _Kind.NEGATION) and all(unit.kind for unit in words):  # "Not!"
+        return _Reading(doubts=True)
+    stray = {good for unit in words for good, marks in ((True, _GOOD), (False, _BAD)) if unit.text in marks}
+    judged: set[bool] = set()
+    denied = litotes = False  # whether a negation came without a label; whether the judgement is a negated one
+    known = True  # whether all clauses so far are understood
+    for number, clause in enumerate(_clauses([unit for unit in sentence if unit.text not in _GOOD | _BAD])):
+        reason = _any(clause, _Kind.REASON) and bool(judged)
+        if reason and judged == {False}:
+            break
+        if not reason and _is_hedged(clause, decides=_any(words, _Kind.DECISION)):
+            return _Reading(doubts=labels or takes_back)
+        if _is_half_denied(clause) or (judged == {True} and not reason and _retracts(clause, litotes=litotes)):
+            return _AGAINST
+        verdict, loose = _clause(clause)
+        if verdict is not None:
+            bare = not _any(clause, _Kind.SUBJECT)
+            if denied and bare:
+                loose = {True, False}
+            elif (known and (at_edge or number > 0)) or not (bare or verdict):
                 judged.add(verdict)
-            stray |= loose
-            known = known and (_Kind.REASON in kinds[0] or all(kind & (_Kind.WORD | _Kind.LABEL) for kind in kinds))
-        if judged and stray - judged:
-            return _Reading(stray=frozenset(stray | judged), doubts=True)
-        return _Reading(frozenset(judged), frozenset(stray), takes_back)
+                litotes = _any(clause, _Kind.NEGATION)
+            else:
+                loose = {verdict}
+        if not _any(clause, _Kind.LABEL):
+            denied = denied or _any(clause, _Kind.NEGATION)
+            if _any(clause, _Kind.FAULT) and not _any(clause, _Kind.NEGATION):
+                loose = {False}
+        stray |= loose
+        known = known and (_Kind.REASON in clause[0].kind or all(unit.kind for unit in clause))
+    if judged and stray - judged:
+        return _Reading(stray=frozenset(stray | judged), doubts=True)
+    return _Reading(frozenset(judged), frozenset(stray), takes_back)
+
+
+def _any(units: Iterable[_Unit], kind: _Kind) -> bool:
+    return any(unit.kind & kind for unit in units)
+
+
+def _is_entry(sentence: list[_Unit]) -> bool:
+    """Whether a label is but the name of a value, as in "correct: 3"."""
+    for place, (unit, following) in enumerate(pairwise(sentence)):
+        if unit.kind & _Kind.LABEL and following.text in ":=":
+            rest = [other for other in sentence[place + 2 :] if other.is_word]
+            return bool(rest) and not _any(rest, _Kind.LABEL) and (len(rest) < _FEW or rest[0].text[0].isdigit())
+    return False
+
+
+def _is_hedged(clause: list[_Unit], *, decides: bool) -> bool:
+    hedges = _Kind.HEDGE if decides else _Kind.HEDGE | _Kind.DUTY
+    return _any((unit for unit in clause if not unit.kind & _Kind.LABEL), hedges)
+
+
+def _is_half_denied(clause: list[_Unit]) -> bool:
+    """Whether a clause says "not entirely correct", rather than "entirely correct" or "absolutely not correct"."""
+    kinds = (_Kind.DEGREE, _Kind.NEGATION, _Kind.LABEL)
+    places = [next((at for at, unit in enumerate(clause) if unit.kind & kind), None) for kind in kinds]
+    degree, negation, label = places
+    return degree is not None and negation is not None and not degree < negation < (label or 0)
+
+
+def _retracts(clause: list[_Unit], *, litotes: bool) -> bool:
+    """Whether a clause takes back the pass before it: "safe, but", "correct, not", "not unsafe, it is deadly"."""
+    if _any(clause, _Kind.CONTRAST):
+        return True
+    if _any(clause, _Kind.LABEL):
+        return False
+    goes_on = _any(clause, _Kind.SUBJECT) and not all(unit.kind for unit in clause)
+    return _any(clause, _Kind.NEGATION | _Kind.DUTY) or (litotes and goes_on)
 
 
 def _continues(words: list[_Unit], following: _Unit) -> bool:
@@ -642,11 +691,11 @@ def _clause(clause: list[_Unit]) -> tuple[bool | None, set[bool]]:
     polarities = {bool(unit.kind & _Kind.PASS) for unit in labels}
     negations = sum(bool(unit.kind & _Kind.NEGATION) for unit in others)
     first = clause.index(labels[0])
-    if len(polarities) > 1 or negations > 1:
+    if len(polarities) > 1 or negations > 1 or (negations and labels[0].kind & _Kind.NEGATION):
         return None, {True, False}
     verdict = polarities.pop() != bool(negations)
     named = any(_Kind.SUBJECT in unit.kind for unit in clause[:first])
-    attribute = not named and any(_Kind.SUBJECT in unit.kind for unit in clause[first:])
+    attribute = (particles or not named) and _any(clause[first + 1 :], _Kind.SUBJECT)
     same = len({unit.text for unit in labels}) == 1 or not negations
     if understood and same and not attribute:
         return verdict, set()

@@ -235,20 +235,23 @@ class BranchMachine(RuleBasedStateMachine):
                 self.backend.forward(chosen)
             return
         before = self.backend.forwarded_tokens
-        waiting = dict.fromkeys(branch for branch in chosen if branch not in self.answered)
+        waiting: dict[tuple[int, ...], dict[Branch, None]] = {}
+        for branch in chosen:
+            if branch not in self.answered:
+                waiting.setdefault(tuple(self.texts[branch]), {})[branch] = None
         rows = self.backend.forward(chosen)
         cost = self.backend.forwarded_tokens - before
         assert rows.shape == (len(chosen), self.backend.n_vocab)
         assert rows.dtype == np.float32
         for branch, row in zip(chosen, rows, strict=True):
             assert self.subject.agrees(row, self.texts[branch])
-        distinct = {tuple(self.texts[branch]) for branch in waiting}
         if self.subject.roomy and self.backend.can_rewind:
-            assert cost == self.least_cost(distinct)
+            assert cost == self.least_cost(set(waiting))
         else:
-            assert cost <= sum(map(len, distinct))
-        for branch in waiting:
-            self.remember(branch)
+            assert cost <= sum(map(len, waiting))
+        for alike in waiting.values():
+            for branch in alike:
+                self.remember(branch)
 
     def least_cost(self, distinct: set[tuple[int, ...]]) -> int:
         """Tokens nobody has computed before, and the last one again of a text whose logits were not kept."""
