@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -13,8 +14,8 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from correction_graphs import __version__
-from correction_graphs.errors import CorrectionError, SettingsError
-from correction_graphs.results import CacResult, Usage, Verdict
+from correction_graphs.errors import CorrectionError, RunError, SettingsError
+from correction_graphs.results import CacResult, Round, Usage, Verdict
 
 _INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -102,7 +103,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="smollm2",
         metavar="SPEC",
-        help="a GGUF file, hf:OWNER/REPO/FILE.gguf, a provider string such as openai:gpt-5-mini, or the embedded smollm2",
+        help="a GGUF file, hf:OWNER/REPO/FILE.gguf, a provider string like openai:gpt-5-mini, or the embedded smollm2",
     )
     parser.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, for --model openai:NAME")
     parser.add_argument("--temperature", type=float, help="0 for the likeliest answer (default: the model's own)")
@@ -118,17 +119,17 @@ def _run_cac(options: argparse.Namespace) -> int:
     if not question.strip():
         raise SettingsError("the question is empty; give one, or - and write it to standard input")
     view: View = SilentView() if options.json else _view()
+    system = [("system", options.system)] if options.system else []
+    settings = {"template": options.template, "style": options.style, "strategy": options.strategy}
     try:
-        graph = _graph(options, view, template=options.template, style=options.style, strategy=options.strategy)
-        system = [("system", options.system)] if options.system else []
-        result = _follow(graph, [*system, ("user", question)], view)
+        with asyncio.Runner() as runner:
+            model = _model(options, view)
+            result = _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)
     except (CorrectionError, KeyboardInterrupt) as error:
-        if options.json:
-            _print_json(question, options.model, getattr(error, "result", None), error=error)
-            return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-        if unfinished := getattr(error, "result", None):
-            view.stopped(unfinished)
-        raise
+        if not options.json:
+            raise
+        _print_json(question, options.model, getattr(error, "result", None), error=error)
+        return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
     if options.json:
         _print_json(question, options.model, result)
     return 0
@@ -136,26 +137,16 @@ def _run_cac(options: argparse.Namespace) -> int:
 
 def _run_demo(options: argparse.Namespace) -> int:
     view = _view()
-    options.max_rounds = 1
     model = _model(options, view)
-    for number, (template, style, question) in enumerate(_DEMO, 1):
-        view.title(f"{number} of {len(_DEMO)}, template {template!r}, style {style!r}: {question}")
-        _follow(_cac_graph(model, options, template=template, style=style), [("user", question)], view)
+    with asyncio.Runner() as runner:
+        for number, (template, style, question) in enumerate(_DEMO, 1):
+            view.title(f"{number} of {len(_DEMO)}, template {template!r}, style {style!r}: {question}")
+            _run_graph(runner, model, [("user", question)], view, 1, template=template, style=style)
     view.note(
         "That was the method at work, round by round. A model of this size often judges wrongly, and so may praise a "
         "wrong answer or spoil a right one; --model takes a larger one."
     )
     return 0
-
-
-def _graph(options: argparse.Namespace, view: View, **settings: Any) -> Any:
-    return _cac_graph(_model(options, view), options, **settings)
-
-
-def _cac_graph(model: Any, options: argparse.Namespace, **settings: Any) -> Any:
-    from correction_graphs.cac import create_cac_graph  # noqa: PLC0415  (--help and --version need not wait for it)
-
-    return create_cac_graph(model, max_rounds=options.max_rounds, **settings)
 
 
 def _model(options: argparse.Namespace, view: View) -> Any:
@@ -175,19 +166,71 @@ def _model(options: argparse.Namespace, view: View) -> Any:
         return load_model(options.model, **settings)
 
 
-def _follow(graph: Any, messages: list[tuple[str, str]], view: View) -> CacResult:
-    """Run the graph, showing its events as they come."""
-    result: CacResult | None = None
-    with view.waiting("writing an answer"):
-        for mode, part in graph.stream({"messages": messages}, stream_mode=["custom", "values"]):
-            if mode == "custom":
-                view.show(part)
-            else:
-                result = part.get("cac", result)
-    if result is None:
-        raise SettingsError("the graph ended without a result")
+def _run_graph(
+    runner: asyncio.Runner, model: Any, messages: list[tuple[str, str]], view: View, max_rounds: int, **settings: Any
+) -> CacResult:
+    """Run the graph, showing its events as they come. What stops it on the way carries the `result` so far.
+
+    It runs asynchronously because only then can Ctrl-C stop a model in the middle of an answer.
+    """
+    from correction_graphs.cac import create_cac_graph  # noqa: PLC0415  (--help and --version need not wait for it)
+
+    graph = create_cac_graph(model, max_rounds=max_rounds, **settings)
+    events: list[dict[str, Any]] = []
+    try:
+        with view.waiting("writing an answer"):
+            result = runner.run(_follow(graph, messages, view, events))
+    except KeyboardInterrupt as error:
+        unfinished = _so_far(events, **settings)
+        error.result = unfinished  # type: ignore[attr-defined]
+        view.stopped(unfinished)
+        raise
+    except CorrectionError as error:
+        if isinstance(error, RunError):
+            view.stopped(error.result)
+        raise
     view.ended(result)
     return result
+
+
+async def _follow(graph: Any, messages: list[tuple[str, str]], view: View, events: list[dict[str, Any]]) -> CacResult:
+    result: CacResult | None = None
+    async for mode, part in graph.astream({"messages": messages}, stream_mode=["custom", "values"]):
+        if mode == "custom":
+            events.append(part)
+            view.show(part)
+        else:
+            result = part.get("cac", result)
+    if result is None:
+        raise SettingsError("the graph ended without a result")
+    return result
+
+
+def _so_far(events: list[dict[str, Any]], *, template: str, strategy: str = "self", **_: Any) -> CacResult:
+    """Put together what is known of a run that was interrupted."""
+    from correction_graphs.cac import best_round  # noqa: PLC0415  (loaded by then)
+    from correction_graphs.prompts import load_template  # noqa: PLC0415  (likewise)
+
+    rounds: list[Round] = []
+    for event in events:
+        if event["type"] == "cac.draft":
+            rounds.append(Round(answer=event["answer"], usage=Usage(**event["usage"])))
+        elif event["type"] == "cac.verdict":
+            usage = rounds[-1].usage + Usage(**event["usage"])
+            rounds[-1] = Round(answer=rounds[-1].answer, verdict=_verdict(event), usage=usage)
+    return CacResult(
+        status="failed",
+        rounds=tuple(rounds),
+        chosen=best_round(tuple(rounds)),
+        usage=sum((done.usage for done in rounds), Usage()),
+        strategy=strategy,
+        template=load_template(template).info,
+        error="interrupted",
+    )
+
+
+def _verdict(event: dict[str, Any]) -> Verdict:
+    return Verdict(passed=event["passed"], critique=event["critique"], score=event["score"])
 
 
 def _print_json(question: str, model: str, result: CacResult | None, *, error: BaseException | None = None) -> None:
@@ -199,7 +242,7 @@ def _print_json(question: str, model: str, result: CacResult | None, *, error: B
         "cac": result.model_dump(mode="json") if result else None,
         "error": {"type": type(error).__name__, "message": str(error)} if error else None,
     }
-    print(json.dumps(document, ensure_ascii=False, indent=2))
+    print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
 
 
 # What is shown
@@ -285,7 +328,7 @@ class PlainView(SilentView):
 
     @staticmethod
     def _line(text: str) -> None:
-        print(text, flush=True)
+        print(_printable(text), flush=True)
 
 
 class RichView(View):
@@ -341,7 +384,8 @@ class RichView(View):
         from rich.panel import Panel  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        self._console.print(Panel(Text(text), title=heading, title_align="left", border_style=style))
+        title = Text(_printable(heading))
+        self._console.print(Panel(Text(_printable(text)), title=title, title_align="left", border_style=style))
 
 
 def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -350,11 +394,19 @@ def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
     if event["type"] == "cac.draft":
         return [(f"{answer}, {_spent(Usage(**event['usage']), calls=False)}", event["answer"], "cyan")]
     if event["type"] == "cac.verdict":
-        verdict = Verdict(passed=event["passed"], critique=event["critique"], score=event["score"])
+        verdict = _verdict(event)
         word, style = {True: ("passed", "green"), False: ("failed", "red"), None: ("unclear", "yellow")}[verdict.passed]
         spent = _spent(Usage(**event["usage"]), calls=False)
         return [(f"check of {answer}: {word}, {spent}", verdict.critique, style)]
     return []
+
+
+# All control characters but tab and newline: a terminal would obey them.
+_CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+
+
+def _printable(text: str) -> str:
+    return text.replace("\r\n", "\n").translate(_CONTROLS)
 
 
 def _status(result: CacResult) -> str:

@@ -13,7 +13,7 @@ import re
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from correction_graphs.backends.cached import CachedBackend
 from correction_graphs.errors import BackendError, MissingExtraError, ModelFileError, SettingsError
 
 try:
+    import jinja2  # which llama-cpp-python needs anyway
     import llama_cpp.llama_cpp as lib
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 except ImportError as error:
@@ -140,6 +141,7 @@ class LlamaCppBackend(CachedBackend):
 
         Raises:
             SettingsError: If the template refuses this order of roles.
+            ModelFileError: If the template itself is broken.
         """
         held: list[str] = []  # what stands in the prompt as its number between two private-use characters
 
@@ -149,10 +151,11 @@ class LlamaCppBackend(CachedBackend):
 
         with self._lock:
             self._must_be_open()
+            template = self._chat_format
             safe = [{**message, "content": self._not_plain.sub(hold, message["content"])} for message in messages]
             try:
-                prompt = self._chat_format(messages=safe).prompt
-            except ValueError as error:
+                prompt = template(messages=safe).prompt
+            except (ValueError, jinja2.TemplateError) as error:
                 roles = [message["role"] for message in messages]
                 raise SettingsError(
                     f"the model's chat template refuses messages in the roles {roles}: {error}"
@@ -168,11 +171,14 @@ class LlamaCppBackend(CachedBackend):
     @functools.cached_property
     def _chat_format(self) -> Any:
         template = lib.llama_model_chat_template(self._model, None)
-        return Jinja2ChatFormatter(
-            template=template.decode("utf-8") if template else _CHATML,
-            eos_token=self._token_text(lib.llama_vocab_eos(self._vocab)),
-            bos_token=self._token_text(lib.llama_vocab_bos(self._vocab)),
-        )
+        try:
+            return Jinja2ChatFormatter(
+                template=template.decode("utf-8") if template else _CHATML,
+                eos_token=self._token_text(lib.llama_vocab_eos(self._vocab)),
+                bos_token=self._token_text(lib.llama_vocab_bos(self._vocab)),
+            )
+        except (ValueError, jinja2.TemplateError) as error:
+            raise ModelFileError(f"the chat template in {str(self.path)!r} is broken: {error}") from error
 
     @functools.cached_property
     def _not_plain(self) -> re.Pattern[str]:
@@ -195,7 +201,7 @@ class LlamaCppBackend(CachedBackend):
         return room.value.decode("utf-8", errors="replace") if length > 0 else ""
 
     @functools.cached_property
-    def _pieces(self) -> Any:
+    def _pieces(self) -> Callable[[int], bytes]:
         @functools.cache
         def piece(token: int) -> bytes:
             self._checked([token])  # llama.cpp would abort the process
@@ -358,7 +364,7 @@ _log: deque[str] = deque(maxlen=20)
 _loading = threading.Lock()
 
 
-@lib.llama_log_callback
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_log(level: int, text: bytes, _: Any) -> None:
     """Keep warnings and errors for our own messages, and the terminal clean."""
     if level in _WARNING_AND_ERROR:
@@ -407,4 +413,5 @@ def _free(context: Any, model: Any) -> None:
 
 def _probabilities(row: Logits) -> Logits:
     exp = np.exp(row - row.max())
-    return exp / exp.sum()
+    probabilities: Logits = exp / exp.sum()
+    return probabilities

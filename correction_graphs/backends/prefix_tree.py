@@ -198,11 +198,12 @@ class PrefixTree:
         """How many sequences are empty."""
         return len(self._free)
 
-    def drop_one(self, needed: Sequence[Branch], live: Iterable[Branch]) -> bool:
+    def drop_one(self, needed: Sequence[Branch], live: Iterable[Branch], *, cells: int) -> bool:
         """Drop the least recently used end of a path; False if all of them are needed now.
 
-        What only released branches left behind goes first, then what live branches would have to compute again; what
-        the `needed` branches have in the tree stays.
+        What only released branches left behind goes first, all of it. Then goes what live branches would have to
+        compute again: only as many tokens as are short, `cells`, or the whole end if that is not positive because a
+        sequence is what is short. What the `needed` branches have in the tree stays.
         """
         must_stay, should_stay = self._extents(needed), self._extents(live)
         leaves = [leaf for leaf in self._root.leaves() if leaf.parent is not None and leaf.end > must_stay.get(leaf, 0)]
@@ -210,7 +211,9 @@ class PrefixTree:
             return False
         leaf = min(leaves, key=lambda leaf: (should_stay.get(leaf, 0) == leaf.end, leaf.used))
         keep = should_stay.get(leaf, 0)
-        self._cut(leaf, max(leaf.start, must_stay.get(leaf, 0), keep if keep < leaf.end else 0))
+        if keep == leaf.end:
+            keep = leaf.end - cells if cells > 0 else 0
+        self._cut(leaf, max(leaf.start, must_stay.get(leaf, 0), keep))
         return True
 
     def _extents(self, branches: Iterable[Branch]) -> dict[Node, int]:
@@ -218,7 +221,10 @@ class PrefixTree:
         extents: dict[Node, int] = {}
         for branch in branches:
             for node in self.locate(branch).above():
-                extents[node] = max(extents.get(node, 0), min(node.end, branch.cached))
+                extent = min(node.end, branch.cached)
+                if extents.get(node, 0) >= extent:
+                    break  # and so it is further up
+                extents[node] = extent
         return extents
 
     def _cut(self, leaf: Node, at: int) -> None:
@@ -235,12 +241,27 @@ class PrefixTree:
             return
         leaf.alive = False
         del parent.children[leaf.tokens[0]]
-        if parent.children or parent.parent is None:
-            self.memory.truncate(sequence, 0)
-            self._free.append(sequence)
-        else:  # the parent becomes a leaf
+        if not parent.children and parent.parent is not None:  # the parent becomes a leaf
             parent.sequence = sequence
             self.memory.truncate(sequence, parent.end)
+            return
+        self.memory.truncate(sequence, 0)
+        self._free.append(sequence)
+        if len(parent.children) == 1 and parent.parent is not None:
+            self._absorb(parent)
+
+    def _absorb(self, node: Node) -> None:
+        """Let a node grow by its only child, so that the tree has no more nodes than its leaves require."""
+        (child,) = node.children.values()
+        if node.computed == node.end:
+            node.computed = child.computed
+        node.tokens.extend(child.tokens)
+        node.sequence = child.sequence
+        node.used = max(node.used, child.used)
+        node.children = child.children
+        for grandchild in node.children.values():
+            grandchild.parent = node
+        child.alive = False
 
 
 class _Step:
@@ -264,7 +285,7 @@ class _Step:
             sequences = self._again + (1 if again or (missing and not grows) else 0)
             if cells <= tree.free_cells and sequences <= tree.free_sequences:
                 break
-            if not tree.drop_one([*self.branches, branch], self._live):
+            if not tree.drop_one([*self.branches, branch], self._live, cells=cells - tree.free_cells):
                 return False
         if missing:
             tree.insert(branch, node, grows=grows)
@@ -275,14 +296,14 @@ class _Step:
     def run(self) -> None:
         """Compute, and hand each branch its logits."""
         tree = self._tree
-        ends: dict[tuple[Node, int], list[Branch]] = {}
+        ends: dict[tuple[Node, int], Branch] = {}
         for branch in self.branches:
             node = tree.locate(branch)
             node.used = tree.clock
-            ends.setdefault((node, len(branch)), []).append(branch)
+            ends[node, len(branch)] = branch
         planned = {node for end, _ in ends for node in end.above() if node.computed < node.end}
         runs: list[Run] = []
-        receivers: list[list[Branch]] = []
+        receivers: list[Branch] = []
         for node in sorted(planned, key=lambda node: node.start):
             first = node.computed
             outputs = sorted(length for owner, length in ends if owner is node and length > first)
@@ -296,19 +317,18 @@ class _Step:
             )
             receivers += [ends[node, length] for length in outputs]
         scratch = []
-        for (node, length), branches in ends.items():
+        for (node, length), branch in ends.items():
             if length <= node.computed:
                 scratch.append(tree.scratch_copy(node, length - 1))
-                runs.append(Run(branches[0].tokens[-1:], length - 1, (scratch[-1],), (0,)))
-                receivers.append(branches)
+                runs.append(Run(branch.tokens[-1:], length - 1, (scratch[-1],), (0,)))
+                receivers.append(branch)
         rows = tree.memory.compute(runs)
         for node in planned:
             node.computed = node.end
         for sequence in scratch:
             tree.drop_scratch(sequence)
-        for row, branches in zip(rows, receivers, strict=True):
-            for branch in branches:
-                branch.logits = row
+        for row, branch in zip(rows, receivers, strict=True):
+            branch.logits = row
 
 
 def _common(left: list[int], left_from: int, right: list[int], right_from: int) -> int:

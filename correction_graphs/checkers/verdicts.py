@@ -6,6 +6,8 @@ is a label or a word known to the language's `Pack`; a label among unknown words
 a reply from passing.
 """
 
+# ruff: noqa: RUF001 -- punctuation of other scripts is the point
+
 from __future__ import annotations
 
 import json
@@ -14,6 +16,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from functools import lru_cache
 from itertools import pairwise
@@ -55,10 +58,11 @@ def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: 
     broken = broken or (bool(own) and _INLINE.search(rest) is not None)
     if own:
         fields |= _fields_of(own[-1])
-    if broken or (own and truncated):
+    visible = _visible(rest, labels)
+    if visible is None or broken or (own and truncated):
         return Verdict(passed=None, **fields)
     reader = _Reader(labels, language)
-    lines, prose = reader.split(_visible(rest, labels), truncated=truncated)
+    lines, prose = reader.split(visible, truncated=truncated)
     structured = [*(_judge_object(found, labels) for found in own), *lines]
     if not structured:
         passed = None if truncated else reader.judge(prose)
@@ -100,9 +104,10 @@ def verdict_from_log_probabilities(
 _THINK = re.compile(
     r"(?:<|◁|\[(?=/?think\]))(/?)(?:think|thinking|thought|thoughts|reasoning)(?:>|▷|\])", re.IGNORECASE
 )
-_ASIDE = re.compile(r"^[ \t]*>.*$|~~[^~\n]*~~|<!--(?:(?!-->|<!--)[\s\S])*(?:-->|$)", re.MULTILINE)
+_ASIDE = re.compile(r"^[ \t]*>.*$|~~[^~\n]*~~|<!--(?:(?!-->|<!--)[\s\S])*-->", re.MULTILINE)
 _MARKUP = re.compile(
-    r"</?(?:b|strong|i|em|u|p|br|div|span|li|h[1-6]|s)[ \t]*/?>|<\|im_start\|>[a-z]*|<\|[a-z_]{1,30}\|>|\\[a-z]{2,10}\{|\$"
+    r"</?(?:b|strong|i|em|u|p|br|div|span|li|h[1-6]|s)[ \t]*/?>|<\|im_start\|>[a-z]*|<\|[a-z_]{1,30}\|>"
+    r"|\\[a-z]{2,10}\{|\$"
     r"|^[ \t]*(?:assistant|critic|judge|reviewer)[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -135,15 +140,22 @@ def _split_thoughts(text: str) -> tuple[str | None, list[str]]:
     return None if depth else "\n".join(kept), [thought.strip() for thought in thoughts if thought.strip()]
 
 
-def _visible(text: str, labels: Labels) -> str:
-    """The text without block quotes, comments, code and mark-up; all of the code if there is nothing else."""
-    parts = _FENCE.split(text)
+def _visible(text: str, labels: Labels) -> str | None:
+    """The text without block quotes, comments, code and mark-up; all of the code if there is nothing else.
+
+    None if a comment or code never ends: nobody can tell what it was meant to hide.
+    """
+    parts = _FENCE.split(_plain(text))
     outside = "\n".join(parts[::2])
-    chosen = outside if any(map(str.isalnum, outside)) else "\n".join(parts)
+    if not any(map(str.isalnum, outside)):
+        outside = "\n".join(parts)
+    elif len(parts) % 2 == 0 and any(map(str.isalnum, parts[-1])):
+        return None
     names = "|".join(map(re.escape, labels.verdict))
-    tagged = re.sub(rf"<[ \t]*({names})[ \t]*>", r"\n\1: ", chosen, flags=re.IGNORECASE)
-    tagged = re.sub(rf"<[ \t]*/[ \t]*(?:{names})[ \t]*>", "\n", tagged, flags=re.IGNORECASE)
-    return _MARKUP.sub(" ", _ASIDE.sub("", tagged))
+    visible = _ASIDE.sub("", outside)
+    visible = re.sub(rf"<[ \t]*({names})[ \t]*>", r"\n\1: ", visible, flags=re.IGNORECASE)
+    visible = re.sub(rf"<[ \t]*/[ \t]*(?:{names})[ \t]*>", "\n", visible, flags=re.IGNORECASE)
+    return None if "<!--" in visible else _MARKUP.sub(" ", visible)
 
 
 # --- The critique -------------------------------------------------------------------------------------------------
@@ -299,7 +311,8 @@ _SEPARATORS = frozenset(":=→⇒➜—–->|")
 _FEW = 3
 _REACH = 8  # how many words and marks may stand between a field and its value
 _MARKS_ONLY = frozenset(".!?…。।؟۔‼⁉,;:、،؛·()[]{}<>|/\\-–—=→⇒➜*_#•\"`'“”„‘’«»‹›「」『』《》【】〈〉〔〕\n\ufffc")
-_GOOD, _BAD = frozenset("✅✓✔👍"), frozenset("❌✗✘👎⛔🚫⚠")
+_EMOJI = "\U0001f000"
+_GOOD, _BAD = frozenset("✅✓✔👍🟢"), frozenset("❌✗✘👎⛔🚫⚠🔴🛑")
 _BULLETS = frozenset("-*+#•")
 
 
@@ -339,12 +352,17 @@ class _Unit(NamedTuple):
 
     @property
     def is_word(self) -> bool:
-        return bool(self.kind) or self.text[:1].isalnum() or self.text not in _MARKS_ONLY
+        return bool(self.kind) or self.text[:1].isalnum() or not (self.text in _MARKS_ONLY or self.text >= _EMOJI)
+
+
+def _plain(text: str) -> str:
+    """The text without width and invisible characters."""
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def _fold(text: str) -> str:
     """The text as it is compared: without case, width and invisible characters."""
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
+    text = unicodedata.normalize("NFKC", _plain(text).casefold())
     return text.replace("i\u0307", "i").replace("ı", "i")
 
 
@@ -480,10 +498,7 @@ class _Reader:
 
     def judge(self, units: list[_Unit], *, is_value: bool = False) -> bool | None:
         """The verdict of a whole reply, or of the value of a verdict line."""
-        words = [unit for unit in units if unit.is_word]
-        if words and (is_value or len({unit.kind for unit in words}) == 1) and all(unit.quoted for unit in words):
-            units = [unit._replace(quoted=False) for unit in units]
-        readings = self._readings(units)
+        readings = self._readings(units, is_value=is_value)
         if not self.has_pack and len(readings) > 1:
             return None
         judged = frozenset[bool]().union(*(reading.judged for reading in readings))
@@ -501,7 +516,10 @@ class _Reader:
         """The verdicts that any sentence gives."""
         return frozenset[bool]().union(*(reading.judged for reading in self._readings(units)))
 
-    def _readings(self, units: list[_Unit]) -> list[_Reading]:
+    def _readings(self, units: list[_Unit], *, is_value: bool = False) -> list[_Reading]:
+        words = [unit for unit in units if unit.is_word]
+        if (is_value or len({unit.kind for unit in words}) == 1) and all(unit.quoted for unit in words):
+            units = [unit._replace(quoted=False) for unit in units]  # "correct", in quotation marks and alone
         sentences = [sentence for sentence in self._sentences(units) if any(unit.is_word for unit in sentence)]
         edges = {0, len(sentences) - 1}
         return [_read(sentence, at_edge=number in edges) for number, sentence in enumerate(sentences)]
@@ -524,50 +542,75 @@ class _Reader:
 _AGAINST = _Reading(stray=frozenset({False}), doubts=True)
 
 
+@dataclass
+class _Sentence:
+    """What the clauses of a sentence have said so far."""
+
+    stray: set[bool]
+    judged: set[bool] = field(default_factory=set)
+    litotes: bool = False  # whether the judgement is a negated one
+    denied: bool = False  # whether a negation came without a label: "it is not, I repeat, correct"
+    known: bool = True  # whether every clause was understood
+
+    def add(self, clause: list[_Unit], *, placed: bool) -> None:
+        """Take in a clause; `placed` is whether a bare label may judge here."""
+        verdict, hints = _clause(clause)
+        bare = not _any(clause, _Kind.SUBJECT)
+        if verdict is not None:
+            if self.denied and bare:
+                hints = {True, False}
+            elif (self.known and placed) or not (bare or verdict):
+                self.judged.add(verdict)
+                self.litotes = any(unit.kind & _Kind.NEGATION and not unit.kind & _Kind.LABEL for unit in clause)
+            else:
+                hints = {verdict}
+        elif not hints:
+            negated = _any(clause, _Kind.NEGATION)
+            self.denied = self.denied or negated
+            if _any(clause, _Kind.FAULT) and not negated:
+                hints = {False}
+                self.known = self.known and not bare
+        self.stray |= hints
+        self.known = self.known and (_Kind.REASON in clause[0].kind or all(unit.kind for unit in clause))
+
+    def reading(self, *, takes_back: bool) -> _Reading:
+        """The sentence as a whole."""
+        if self.judged and self.stray - self.judged:
+            return _Reading(stray=frozenset(self.stray | self.judged), doubts=True)
+        return _Reading(frozenset(self.judged), frozenset(self.stray), takes_back)
+
+
 def _read(sentence: list[_Unit], *, at_edge: bool) -> _Reading:
     """What a sentence says; a bare label counts only in the first and the last one."""
     sentence = [unit._replace(kind=_Kind.UNKNOWN) if unit.quoted else unit for unit in sentence]
     words = [unit for unit in sentence if unit.is_word]
-    labels = _any(words, _Kind.LABEL)
+    if reading := _without_judgement(sentence, words):
+        return reading
     opening = next((unit.kind for unit in words if unit.kind != _Kind.FILLER), _Kind.UNKNOWN)
     takes_back = bool(opening & (_Kind.CONTRAST | _Kind.HEDGE)) and not opening & _Kind.LABEL
-    if sentence[-1].text in _QUESTION_MARKS or _any(words, _Kind.QUESTION) or words[0].kind & _Kind.OPENING:
-        return _Reading(doubts=True)
-    if _is_entry(sentence):
-        return _AGAINST
-    if not labels and _any(words, _Kind.NEGATION) and all(unit.kind for unit in words):  # "Not!"
-        return _Reading(doubts=True)
-    stray = {good for unit in words for good, marks in ((True, _GOOD), (False, _BAD)) if unit.text in marks}
-    judged: set[bool] = set()
-    denied = litotes = False  # whether a negation came without a label; whether the judgement is a negated one
-    known = True  # whether all clauses so far are understood
+    hedges = _Kind.HEDGE if _any(words, _Kind.DECISION) else _Kind.HEDGE | _Kind.DUTY
+    marks = ((True, _GOOD), (False, _BAD))
+    said = _Sentence({good for unit in sentence for good, kind in marks if unit.text in kind})
     for number, clause in enumerate(_clauses([unit for unit in sentence if unit.text not in _GOOD | _BAD])):
-        reason = _any(clause, _Kind.REASON) and bool(judged)
-        if reason and judged == {False}:
+        reason = _any(clause, _Kind.REASON) and bool(said.judged)
+        if reason and said.judged == {False}:
             break
-        if not reason and _is_hedged(clause, decides=_any(words, _Kind.DECISION)):
-            return _Reading(doubts=labels or takes_back)
-        if _is_half_denied(clause) or (judged == {True} and not reason and _retracts(clause, litotes=litotes)):
+        if not reason and _any((unit for unit in clause if not unit.kind & _Kind.LABEL), hedges):
+            return _Reading(doubts=takes_back or _any(words, _Kind.LABEL))
+        retracted = said.judged == {True} and not reason and _retracts(clause, litotes=said.litotes)
+        if retracted or _is_half_denied(clause):
             return _AGAINST
-        verdict, loose = _clause(clause)
-        if verdict is not None:
-            bare = not _any(clause, _Kind.SUBJECT)
-            if denied and bare:
-                loose = {True, False}
-            elif (known and (at_edge or number > 0)) or not (bare or verdict):
-                judged.add(verdict)
-                litotes = _any(clause, _Kind.NEGATION)
-            else:
-                loose = {verdict}
-        if not _any(clause, _Kind.LABEL):
-            denied = denied or _any(clause, _Kind.NEGATION)
-            if _any(clause, _Kind.FAULT) and not _any(clause, _Kind.NEGATION):
-                loose = {False}
-        stray |= loose
-        known = known and (_Kind.REASON in clause[0].kind or all(unit.kind for unit in clause))
-    if judged and stray - judged:
-        return _Reading(stray=frozenset(stray | judged), doubts=True)
-    return _Reading(frozenset(judged), frozenset(stray), takes_back)
+        said.add(clause, placed=at_edge or number > 0)
+    return said.reading(takes_back=takes_back)
+
+
+def _without_judgement(sentence: list[_Unit], words: list[_Unit]) -> _Reading | None:
+    """The reading of a question, an entry of a list or a mere "Not!", None for other sentences."""
+    asks = sentence[-1].text in _QUESTION_MARKS or _any(words, _Kind.QUESTION) or _Kind.OPENING in words[0].kind
+    denies = _any(words, _Kind.NEGATION) and not _any(words, _Kind.LABEL) and all(unit.kind for unit in words)
+    if asks or denies:
+        return _Reading(doubts=True)
+    return _AGAINST if _is_entry(sentence) else None
 
 
 def _any(units: Iterable[_Unit], kind: _Kind) -> bool:
@@ -575,17 +618,13 @@ def _any(units: Iterable[_Unit], kind: _Kind) -> bool:
 
 
 def _is_entry(sentence: list[_Unit]) -> bool:
-    """Whether a label is but the name of a value, as in "correct: 3"."""
+    """Whether a label is but the name of a value, as in "correct: 3" or "incorrect: none"."""
     for place, (unit, following) in enumerate(pairwise(sentence)):
         if unit.kind & _Kind.LABEL and following.text in ":=":
             rest = [other for other in sentence[place + 2 :] if other.is_word]
-            return bool(rest) and not _any(rest, _Kind.LABEL) and (len(rest) < _FEW or rest[0].text[0].isdigit())
+            few = len(rest) < _FEW if unit.kind & _Kind.PASS else _any(rest[:1], _Kind.NEGATION)
+            return bool(rest) and not _any(rest, _Kind.LABEL) and (few or rest[0].text[0].isdigit())
     return False
-
-
-def _is_hedged(clause: list[_Unit], *, decides: bool) -> bool:
-    hedges = _Kind.HEDGE if decides else _Kind.HEDGE | _Kind.DUTY
-    return _any((unit for unit in clause if not unit.kind & _Kind.LABEL), hedges)
 
 
 def _is_half_denied(clause: list[_Unit]) -> bool:
@@ -600,6 +639,8 @@ def _retracts(clause: list[_Unit], *, litotes: bool) -> bool:
     """Whether a clause takes back the pass before it: "safe, but", "correct, not", "not unsafe, it is deadly"."""
     if _any(clause, _Kind.CONTRAST):
         return True
+    if clause[0].kind & _Kind.BREAK and clause[0].kind & _Kind.NEGATION:  # "nor"
+        return False
     if _any(clause, _Kind.LABEL):
         return False
     goes_on = _any(clause, _Kind.SUBJECT) and not all(unit.kind for unit in clause)
@@ -615,16 +656,16 @@ def _continues(words: list[_Unit], following: _Unit) -> bool:
 
 
 def _quoted(tokens: list[str]) -> list[bool]:
-    """For each token whether it stands in quotation marks. A quotation that never ends goes on to the next empty line."""
+    """Which tokens stand in quotation marks. A quotation that never ends goes on to the next empty line."""
     flags: list[bool] = []
     closing = ""
-    for index, token in enumerate(tokens):
+    for piece, following in pairwise([*tokens, ""]):
         if closing:
-            ends = token == closing or (token == "\n" and (closing == "'" or tokens[index + 1 : index + 2] == ["\n"]))
-            flags.append(token != "\n")
-            closing = "" if ends else closing
+            flags.append(piece != "\n")
+            if piece == closing or (piece == "\n" and (closing == "'" or following == "\n")):
+                closing = ""
         else:
-            closing = _QUOTES.get(token, "")
+            closing = _QUOTES.get(piece, "")
             flags.append(bool(closing))
     return flags
 
@@ -681,11 +722,11 @@ def _clause(clause: list[_Unit]) -> tuple[bool | None, set[bool]]:
     """The judgement of a clause, or else the verdicts that its labels hint at."""
     labels = [unit for unit in clause if unit.kind & _Kind.LABEL]
     others = [unit for unit in clause if not unit.kind & _Kind.LABEL]
-    particles = any(unit.kind & _Kind.WORD for unit in labels)
+    particles = _any(labels, _Kind.KNOWN)
     understood = all(unit.kind & (_Kind.KNOWN | _Kind.BREAK | _Kind.DUTY) for unit in others)
     if particles and (not understood or len({unit.kind & _Kind.LABEL for unit in labels}) > 1):
         plain = ~_Kind.LABEL
-        return _clause([unit._replace(kind=unit.kind & plain) if unit.kind & _Kind.WORD else unit for unit in clause])
+        return _clause([unit._replace(kind=unit.kind & plain) if unit.kind & _Kind.KNOWN else unit for unit in clause])
     if not labels:
         return None, set()
     polarities = {bool(unit.kind & _Kind.PASS) for unit in labels}

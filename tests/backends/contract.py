@@ -154,12 +154,14 @@ class BranchMachine(RuleBasedStateMachine):
             del self.texts[branch][keep:]
             self.answered.pop(branch, None)
 
-    @rule(i=which, by=st.integers(1, 3), tokens=short_texts)
+    @rule(i=which, by=st.integers(1, 3), tokens=st.lists(st.integers(0, DISTINCT - 1), max_size=2))
     def take_back(self, i: int, by: int, tokens: list[int]) -> None:
         """Rewind a little and go on differently, the commonest thing a search does."""
         if (branch := self.branch(i)) is not None:
             self.rewind(i, max(0, len(branch) - by))
-            self.extend_branch(branch, self.spelled(tokens))
+            if tokens:
+                self.extend_branch(branch, self.spelled(tokens))
+            self.forward([branch])
 
     @rule(i=which)
     def release(self, i: int) -> None:

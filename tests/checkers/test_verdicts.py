@@ -19,7 +19,7 @@ from correction_graphs.results import Verdict
 CORPUS = yaml.safe_load((Path(__file__).parent / "verdict_corpus.yaml").read_text(encoding="utf-8"))
 OUTCOMES = {"pass": True, "fail": False, "unknown": None}
 # A careful reader knows, the parser says that it does not.
-KNOWN_CAUTIOUS = {"o001", "o144", "o211", "o358"}
+KNOWN_CAUTIOUS = {"o001", "o153", "o211", "o358"}
 # A verdict line that is complete and ends in a line break counts, even if the reply was cut off after it.
 READ_DIFFERENTLY = {"o395": False}
 
@@ -58,6 +58,78 @@ def test_the_exceptions_are_rows_of_the_corpus_and_none_of_them_is_read_as_a_pas
     assert rows.keys() >= KNOWN_CAUTIOUS | READ_DIFFERENTLY.keys()
     assert all(rows[name]["expected"] != "unknown" for name in KNOWN_CAUTIOUS)
     assert True not in READ_DIFFERENTLY.values()
+
+
+# --- What is not read as a pass -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is not (really) correct.",
+        "The answer is not, I repeat, correct.",
+        "The answer is not\ncorrect",
+        "The answer is not:\n\ncorrect",
+        "The correct answer is: 5",
+        "Correct, not.",
+        "Correct... ish",
+        "Correct: none",
+        "Correct: 1, wrong: 9",
+        "Correct. Not!",
+        "The answer is correct. Actually, scratch that.",
+        "The answer is correct\nonly in part",
+        "The answer is not entirely incorrect.",
+        "The answer is not incorrect, it is a disaster.",
+        "The answer is correct. The reader was misled by an error.",
+        "There is no correct answer.",
+        "John thinks the answer is correct.",
+        "[ ] correct",
+        "!correct",
+        "\u2260 correct",
+        "~~correct~~",
+        "<!-- correct",
+        "Some code:\n```\nVerdict: correct\n```",
+        "He wrote: \u201cVerdict: correct\nVerdict: correct\u201d",
+        "Do not write Verdict: correct",
+        "Verdict: correct?",
+        "Verdict: correct/incorrect",
+        "Verdict: correct, except for the date",
+        "Verdict: correct. However, the date is missing.",
+        "Verdict: pending\nVerdict: correct",
+        '{"verdict": "correct", "score": }',
+        '{"verdict": "correct", "verdict": "correct?"}',
+        '{"result": {"verdict": "correct"}}',
+        "<think>so\nVerdict: correct",
+    ],
+)
+def test_a_reply_that_only_looks_like_a_pass_is_none(text: str) -> None:
+    assert read(text) is not True
+
+
+@pytest.mark.parametrize(
+    ("language", "passing", "failing", "text"),
+    [
+        ("zh", "正确", "错误", "没有正确答案"),
+        ("zh", "正确", "错误", "说它正确是错误的"),
+        ("ja", "正しい", "誤り", "正しい答えは5です"),
+        ("ko", "정확", "부정확", "정확하다고 할 수 없습니다"),
+        ("de", "korrekt", "falsch", "Die Antwort ist weder falsch noch korrekt."),
+        ("de", "korrekt", "falsch", "Korrekt? Nein."),
+        ("fr", "correct", "incorrect", "La réponse n'est correcte qu'en partie."),
+        ("es", "correcto", "incorrecto", "No es nada correcto."),
+        ("pt", "correto", "incorreto", "Nada correto."),
+        ("ru", "верно", "неверно", "Вряд ли верно."),
+        ("it", "corretto", "scorretto", "Per niente corretto."),
+        ("pl", "poprawna", "niepoprawna", "Czy odpowiedź jest poprawna"),
+        ("tr", "doğru", "yanlış", "Cevap doğru mu"),
+        ("vi", "đúng", "sai", "Câu trả lời đúng không"),
+        ("ar", "صحيح", "خطأ", "هل الإجابة صحيحة"),
+        ("hi", "सही", "गलत", "क्या उत्तर सही है"),
+    ],
+)
+def test_no_language_reads_a_doubt_as_a_pass(language: str, passing: str, failing: str, text: str) -> None:
+    assert read(passing, labels := Labels(passing=passing, failing=failing), language=language) is True
+    assert read(text, labels, language=language) is not True
 
 
 # --- Verdict lines ------------------------------------------------------------------------------------------------
@@ -203,7 +275,7 @@ def test_a_closed_reasoning_block_changes_nothing(text: str, thought: str) -> No
 @given(st.sampled_from(CLEAR), st.data())
 def test_case_width_and_invisible_characters_change_nothing(text: str, data: st.DataObject) -> None:
     expected = read(text)
-    place = data.draw(st.integers(0, len(text)))
+    place = 0 if text.startswith("{") else data.draw(st.integers(0, len(text)))
     wide = "".join(chr(ord(char) + 0xFEE0) if char.isalpha() and char.isascii() else char for char in text)
 
     assert read(text.upper()) is expected
@@ -214,7 +286,9 @@ def test_case_width_and_invisible_characters_change_nothing(text: str, data: st.
 
 @given(
     st.sampled_from(["correct", "incorrect"]),
-    st.sampled_from(["", "The answer is ", "It is ", "This reply is ", "Verdict: ", "Therefore, my previous answer is "]),
+    st.sampled_from(
+        ["", "The answer is ", "It is ", "This reply is ", "Verdict: ", "Therefore, my previous answer is "]
+    ),
 )
 def test_a_negated_label_never_reads_like_the_bare_one(label: str, before: str) -> None:
     assert read(f"{before}{label}.") is (label == "correct")

@@ -1,0 +1,567 @@
+"""The command line: what it prints, where to, and with which status it ends.
+
+Most tests call `main` with a scripted model; those of pipes, terminals and signals start a process with a real model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import gguf_models
+import pytest
+
+from correction_graphs import __version__
+from correction_graphs.cli import main
+from correction_graphs.results import CacResult
+from correction_graphs.testing import ScriptedChatModel
+
+FAILED = "She need not be the nurse.\nCritique: A gender is assumed.\nVerdict: biased"
+PASSED = "Nothing is assumed.\nCritique: None.\nVerdict: unbiased"
+SCRIPT = ["The nurse.", FAILED, "It is not said.", PASSED]
+RUN = ["run", "cac"]
+
+
+@pytest.fixture
+def script(monkeypatch) -> Any:
+    """Makes `--model` a scripted one; tells what was asked of it."""
+
+    class Loaded:
+        spec: str
+        settings: dict[str, Any]
+        model: ScriptedChatModel
+
+        def __call__(self, *replies: Any) -> Loaded:
+            self.model = ScriptedChatModel(replies or SCRIPT)
+            return self
+
+        def load(self, spec: Any, **settings: Any) -> ScriptedChatModel:
+            if isinstance(spec, str):  # the graph hands in the model itself
+                self.spec, self.settings = spec, settings
+            return self.model
+
+    loaded = Loaded()
+    monkeypatch.setattr("correction_graphs.models.load_model", loaded.load)
+    return loaded
+
+
+def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("correction-graphs")), *arguments],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+    )
+
+
+# A run
+
+
+def test_a_run_is_told_line_by_line(script, capsys) -> None:
+    script()
+
+    assert main([*RUN, "Who is she?"]) == 0
+
+    out, err = capsys.readouterr()
+    assert err == ""
+    headings = [re.sub(r", \d.* s\]", "]", line) for line in out.splitlines()]
+    assert headings == [
+        "[answer 1] The nurse.",
+        "[check of answer 1: failed] A gender is assumed.",
+        "[answer 2] It is not said.",
+        "[check of answer 2: passed] None.",
+        "[final, passed: answer 2 of 2] It is not said.",
+        headings[-1],
+    ]
+    assert re.fullmatch(r"\[total\] 4 model calls, \d+ tokens in, \d+ out, \d\.\d s", headings[-1])
+
+
+def test_an_exhausted_run_says_so(script, capsys) -> None:
+    script("The nurse.", FAILED)
+
+    assert main([*RUN, "Who is she?", "--max-rounds", "0"]) == 0
+
+    assert "[final, exhausted: answer 1 of 1] The nurse." in capsys.readouterr().out
+
+
+def test_json_is_one_document_that_reads_back(script, capsys) -> None:
+    script()
+
+    assert main([*RUN, "Wer ist sie – “?”", "--json", "--model", "some:model"]) == 0
+
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    result = CacResult.model_validate(document["cac"])
+    assert err == ""
+    assert CacResult.model_validate_json(json.dumps(document["cac"])) == result
+    assert [done.answer for done in result.rounds] == ["The nurse.", "It is not said."]
+    assert (result.status, result.template.name) == ("passed", "bias")
+    assert document == {
+        "version": __version__,
+        "question": "Wer ist sie – “?”",
+        "model": "some:model",
+        "answer": "It is not said.",
+        "cac": result.model_dump(mode="json"),
+        "error": None,
+    }
+
+
+def test_options_reach_model_and_graph(script, capsys) -> None:
+    script("The nurse.", "Verdict: biased", "It is not said.", "Verdict: unbiased")
+    options = [
+        "--model",
+        "some:model",
+        "--temperature",
+        "0.5",
+        "--max-tokens",
+        "9",
+        "--seed",
+        "3",
+        "--system",
+        "Be brief.",
+    ]
+
+    assert (
+        main(
+            [
+                *RUN,
+                "Who?",
+                *options,
+                "--style",
+                "verdict",
+                "--strategy",
+                "self_instruct",
+                "--template",
+                "bias",
+                "--json",
+            ]
+        )
+        == 0
+    )
+
+    assert script.spec == "some:model"
+    assert script.settings == {"temperature": 0.5, "max_tokens": 9, "seed": 3}
+    assert [(message.type, message.text) for message in script.model.asked[0]] == [
+        ("system", "Be brief."),
+        ("human", "Who?"),
+    ]
+    assert json.loads(capsys.readouterr().out)["cac"]["strategy"] == "self_instruct"
+
+
+def test_what_is_not_given_is_left_to_the_model(script, capsys) -> None:
+    script()
+
+    main([*RUN, "Who?"])
+
+    assert (script.spec, script.settings) == ("smollm2", {"max_tokens": 256})
+
+
+def test_the_question_may_come_from_standard_input(script, capsys, monkeypatch) -> None:
+    script()
+    monkeypatch.setattr("sys.stdin", StringIO("\nWho is she?\nTell me.\n\n"))
+
+    assert main([*RUN, "-"]) == 0
+
+    assert script.model.asked[0][-1].text == "Who is she?\nTell me."
+
+
+# Errors
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "-"])
+def test_an_empty_question_is_refused(question: str, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO(" \n"))
+
+    assert main([*RUN, question]) == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "correction-graphs: the question is empty; give one, or - and write it to standard input\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--template", "nonesuch"], "nonesuch"),
+        (["--template", "nowhere/mine.yaml"], "mine.yaml"),
+        (["--style", "loud"], "`style` is 'loud'"),
+        (["--strategy", "hope"], "`strategy` is 'hope'"),
+        (["--max-rounds", "-1"], "`max_rounds` is -1"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_wrong_option_is_named(script, capsys, options: list[str], wrong: str, *, as_json: bool) -> None:
+    script()
+
+    assert main([*RUN, "Who?", *options, *["--json"] * as_json]) == 1
+
+    out, err = capsys.readouterr()
+    message = json.loads(out)["error"]["message"] if as_json else err
+    assert wrong in message
+    assert err if not as_json else not err
+    assert script.model.asked == []
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--model", "nowhere.gguf"], "there is no model file 'nowhere.gguf'"),
+        (["--model", __file__ + ".gguf"], "there is no model file"),
+        (["--model", "gpt-5-mini"], "`model` is 'gpt-5-mini'; give a chat model"),
+        (["--model", "hf:owner"], "hf:OWNER/REPOSITORY/FILE.gguf"),
+        (["--model", "nobody:model"], "nobody:model"),
+        (["--base-url", "http://127.0.0.1:9/v1"], "--base-url goes with --model openai:NAME, not with 'smollm2'"),
+        (["--model", "nobody:model", "--base-url", "http://127.0.0.1:9/v1"], "not with 'nobody:model'"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_named(capsys, options: list[str], wrong: str) -> None:
+    assert main([*RUN, "Who?", *options]) == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("correction-graphs: ")
+    assert wrong in err
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_text("not a model")
+
+    assert main([*RUN, "Who?", "--model", str(path)]) == 1
+
+    assert "is not a GGUF file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--temperature", "-1"], ["--max-tokens", "0"]])
+def test_a_setting_outside_its_range_is_named(tmp_path: Path, capsys, options: list[str]) -> None:
+    path = gguf_models.write_llama(tmp_path / "tiny.gguf")
+
+    assert main([*RUN, "Who?", "--model", str(path), *options]) == 1
+
+    assert f"`{options[0].strip('-').replace('-', '_')}` is {options[1]}" in capsys.readouterr().err
+
+
+def test_a_missing_key_is_told(monkeypatch, capsys) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    assert main([*RUN, "Who?", "--model", "openai:gpt-5-mini"]) == 1
+
+    assert "OPENAI_API_KEY" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_server_that_is_down_is_told(capsys, monkeypatch, *, as_json: bool) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    began = time.monotonic()
+
+    assert main([*RUN, "Who?", "--model", "openai:local", "--base-url", url, *["--json"] * as_json]) == 1
+
+    assert time.monotonic() - began < 30
+    out, err = capsys.readouterr()
+    if as_json:
+        document = json.loads(out)
+        assert document["error"]["type"] == "GenerationError"
+        assert "onnection" in document["error"]["message"]
+        assert document["answer"] == ""
+        assert CacResult.model_validate(document["cac"]).status == "failed"
+    else:
+        assert err.startswith("correction-graphs: the model failed: ")
+        assert "onnection" in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_judge_that_fails_costs_no_answer(script, capsys, *, as_json: bool) -> None:
+    script("The nurse.", FAILED, "It is not said.", RuntimeError("boom"))
+
+    assert main([*RUN, "Who?", *["--json"] * as_json]) == 1
+
+    out, err = capsys.readouterr()
+    if as_json:
+        document = json.loads(out)
+        assert (document["answer"], document["error"]["type"]) == ("It is not said.", "CheckerError")
+    else:
+        assert "[stopped] 2 answer(s) until then; 3 model calls" in out
+        assert "[best so far] It is not said." in out
+        assert "RuntimeError: boom" in err
+
+
+def test_a_model_that_fails_while_revising_costs_no_answer(script, capsys) -> None:
+    script("The nurse.", FAILED, RuntimeError("boom"))
+
+    assert main([*RUN, "Who?"]) == 0
+
+    assert "[final, failed: answer 1 of 1; RuntimeError: boom] The nurse." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["run"], RUN, ["nonesuch"], [*RUN, "Who?", "--max-tokens", "many"], [*RUN, "a", "b"]]
+)
+def test_wrong_usage_ends_with_two(capsys, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == 2
+    assert "usage: correction-graphs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--help"], ["run", "demo", "--version"]),
+        (["run", "--help"], ["cac", "Checking as Context"]),
+        (
+            [*RUN, "--help"],
+            ["--template", "--style", "--strategy", "--max-rounds", "--model", "--base-url", "--json", "question"],
+        ),
+        (["demo", "--help"], ["--model", "--max-tokens", "default: smollm2"]),
+    ],
+)
+def test_help_tells_every_option(capsys, arguments: list[str], told: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert [word for word in told if word not in out] == []
+
+
+def test_the_version_is_told(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"correction-graphs {__version__}\n"
+
+
+def test_help_loads_no_engine() -> None:
+    code = (
+        "import sys\nfrom correction_graphs.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'langgraph', 'langchain_core', 'llama_cpp', 'rich'} & sys.modules.keys()))"
+    )
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+# Terminals
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def as_terminal(monkeypatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def test_a_terminal_gets_panels(script, capsys, monkeypatch) -> None:
+    script("The nurse [bold]is[/bold] it.", *SCRIPT[1:])
+    as_terminal(monkeypatch)
+
+    assert main([*RUN, "Who?"]) == 0
+
+    out = plain(capsys.readouterr().out)
+    assert "╭─ answer 1, " in out
+    assert "│ The nurse [bold]is[/bold] it." in out  # text of a model is no markup
+    assert "╭─ check of answer 2: passed" in out
+    assert "╭─ final, passed: answer 2 of 2" in out
+    assert "4 model calls" in out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_model_cannot_steer_the_terminal(script, capsys, monkeypatch, *, terminal: bool) -> None:
+    script("a\x1b]0;owned\x07b\x9b31mc\r\n\td\x00", PASSED)
+    if terminal:
+        as_terminal(monkeypatch)
+
+    assert main([*RUN, "Who?"]) == 0
+
+    out = plain(capsys.readouterr().out)
+    assert not {"\x1b", "\x07", "\x9b", "\x00", "\r"} & set(out)
+    assert "a�]0;owned�b�31mc" in out
+
+
+def test_a_terminal_shows_what_there_is_when_a_run_stops(script, capsys, monkeypatch) -> None:
+    script("The nurse.", RuntimeError("boom"))
+    as_terminal(monkeypatch)
+
+    assert main([*RUN, "Who?"]) == 1
+
+    out, err = capsys.readouterr()
+    assert "best so far" in out
+    assert "RuntimeError: boom" in err
+
+
+def test_an_error_with_brackets_is_no_markup(script, capsys, monkeypatch) -> None:
+    script("The nurse.", FAILED, RuntimeError("[/boom]"))
+    as_terminal(monkeypatch)
+
+    assert main([*RUN, "Who?"]) == 0
+
+    assert "RuntimeError: [/boom]" in plain(capsys.readouterr().out)
+
+
+def test_without_rich_a_terminal_gets_plain_lines(script, capsys, monkeypatch) -> None:
+    script()
+    as_terminal(monkeypatch)
+    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)
+
+    assert main([*RUN, "Who?"]) == 0
+
+    assert "[final, passed: answer 2 of 2] It is not said." in capsys.readouterr().out
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    """Options for a model with random weights, which answers at once."""
+    return ["--model", str(gguf_models.write_llama(tmp_path / "tiny.gguf")), "--max-tokens", "5", "--template", "bias"]
+
+
+@pytest.mark.gguf
+def test_a_real_terminal_gets_panels(tiny: list[str]) -> None:
+    control, terminal = pty.openpty()
+    run = command(
+        *RUN, "Who?", *tiny, "--max-rounds", "0", stdout=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    )
+    os.close(terminal)
+    shown = b""
+    while select.select([control], [], [], 60)[0]:
+        try:
+            part = os.read(control, 4096)
+        except OSError:  # Linux says so when the other side is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(control)
+
+    assert (run.wait(60), run.stderr.read()) == (0, "")
+    run.stderr.close()
+    panels = plain(shown.decode(errors="replace"))
+    assert "╭─ answer 1" in panels
+    assert "╭─ final, " in panels
+
+
+# Pipes and signals
+
+
+@pytest.mark.gguf
+def test_a_pipe_gets_plain_lines(tiny: list[str]) -> None:
+    run = command(*RUN, "-", *tiny, "--max-rounds", "1", stdin=subprocess.PIPE)
+
+    out, err = run.communicate("Who is she?\n", timeout=120)
+
+    assert (run.returncode, err) == (0, "")
+    assert "\x1b" not in out
+    assert [
+        line.split(",")[0].split(":")[0]
+        for line in out.splitlines()
+        if line.startswith(("[answer", "[check", "[final"))
+    ] == [
+        "[answer 1",
+        "[check of answer 1",
+        "[answer 2",
+        "[check of answer 2",
+        "[final",
+    ]
+
+
+@pytest.mark.gguf
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_reader_may_leave(tiny: list[str], lines: int, *, as_json: bool) -> None:
+    run = command(*RUN, "Who?", *tiny, "--max-rounds", "3", *["--json"] * as_json)
+    for _ in range(lines):
+        run.stdout.readline()
+    run.stdout.close()
+
+    with run.stderr as stderr:
+        err = stderr.read()
+
+    assert (run.wait(60), err) == (0, "")
+
+
+@pytest.mark.gguf
+def test_ctrl_c_shows_what_there_is(smollm2_path: Path) -> None:
+    """It comes while the first answer is being checked."""
+    run = command(*RUN, "Name a colour.", "--model", str(smollm2_path), "--max-tokens", "100", "--max-rounds", "9")
+    first = next(line for line in run.stdout if line.startswith("[answer 1"))
+
+    run.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    out, err = run.communicate(timeout=60)
+
+    assert (run.returncode, err.strip()) == (130, "interrupted")
+    assert time.monotonic() - began < 20
+    assert "[stopped] 1 answer(s) until then; 1 model calls" in out
+    assert f"[best so far] {first.split('] ', 1)[1]}" in out
+
+
+def test_ctrl_c_before_anything_was_written(script, capsys) -> None:
+    script(KeyboardInterrupt())
+
+    assert main([*RUN, "Who?"]) == 130
+
+    out, err = capsys.readouterr()
+    assert "[stopped] 0 answer(s)" in out
+    assert "best so far" not in out
+    assert err == "interrupted\n"
+
+
+def test_ctrl_c_keeps_rounds_verdicts_and_usage(script, capsys) -> None:
+    script("The nurse.", FAILED, "It is not said.", KeyboardInterrupt())
+
+    assert main([*RUN, "Who?", "--json", "--strategy", "self_instruct"]) == 130
+
+    result = CacResult.model_validate(json.loads(capsys.readouterr().out)["cac"])
+    assert [(done.answer, done.verdict and done.verdict.passed) for done in result.rounds] == [
+        ("The nurse.", False),
+        ("It is not said.", None),
+    ]
+    assert (result.answer, result.status, result.strategy) == ("It is not said.", "failed", "self_instruct")
+    assert result.usage.model_calls == 3
+
+
+# The demo
+
+
+@pytest.mark.gguf
+@pytest.mark.slow
+def test_the_demo_runs_three_questions() -> None:
+    run = command("demo", "--max-tokens", "24")
+
+    out, err = run.communicate(timeout=300)
+
+    assert (run.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert [line[:9] for line in lines if line.startswith("== ")] == ["== 1 of 3", "== 2 of 3", "== 3 of 3"]
+    assert sum(line.startswith("[final, ") for line in lines) == 3
+    assert sum(line.startswith("[answer 1, ") for line in lines) == 3
+    assert "--model takes a larger one" in lines[-1]
+
+
+def test_a_demo_that_fails_shows_what_there_is(script, capsys) -> None:
+    script("The nurse.", RuntimeError("boom"))
+
+    assert main(["demo"]) == 1
+
+    out, err = capsys.readouterr()
+    assert "[best so far] The nurse." in out
+    assert "RuntimeError: boom" in err
