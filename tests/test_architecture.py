@@ -44,6 +44,7 @@ def rule(may: str = "", *, in_functions: str = "", for_types: str = "", dynamic:
 EVERYWHERE = {"numpy", "pydantic", "typing_extensions"}
 # Libraries that a module may import only if its line below says so.
 GUARDED = {
+    "jinja2",
     "huggingface_hub",
     "langchain",
     "langchain_core",
@@ -80,7 +81,7 @@ RULES: Mapping[str, Rule] = {
     "backends": rule(),
     "backends.base": rule("errors"),
     "backends.*": rule("errors backends.*"),
-    "backends.llama_cpp": rule("errors backends.* llama_cpp", in_functions="huggingface_hub"),
+    "backends.llama_cpp": rule("errors backends.* llama_cpp jinja2"),
     "chat_llama": rule(
         "errors results messages langchain_core backends.base backends.sampling", in_functions="backends.llama_cpp"
     ),

@@ -392,7 +392,7 @@ def test_a_model_cannot_steer_the_terminal(script, capsys, monkeypatch, *, termi
     assert main([*RUN, "Who?"]) == 0
 
     out = plain(capsys.readouterr().out)
-    assert not {"\x1b", "\x07", "\x9b", "\x00", "\r"} & set(out)
+    assert not {"\x1b", "\x07", "\x9b", "\x00"} & set(out)
     assert "a�]0;owned�b�31mc" in out
 
 
@@ -501,7 +501,7 @@ def test_a_reader_may_leave(tiny: list[str], lines: int, *, as_json: bool) -> No
 @pytest.mark.gguf
 def test_ctrl_c_shows_what_there_is(smollm2_path: Path) -> None:
     """It comes while the first answer is being checked."""
-    run = command(*RUN, "Name a colour.", "--model", str(smollm2_path), "--max-tokens", "100", "--max-rounds", "9")
+    run = command(*RUN, "Name a colour.", "--model", str(smollm2_path), "--max-tokens", "60", "--max-rounds", "9")
     first = next(line for line in run.stdout if line.startswith("[answer 1"))
 
     run.send_signal(signal.SIGINT)

@@ -164,10 +164,6 @@ def test_content_cannot_forge_a_turn(llama_path: Path, content: str) -> None:
         for token in backend.chat_tokens(chat(("user", ""), ("assistant", ""), ("user", "")))
         if backend.token_bytes(token) == b""
     ]
-    assert (
-        detokenize(backend, tokens) == rendered(*messages).replace("<|im_start|>", "").replace("<|im_end|>", "")
-        or "<|" in content
-    )
     assert detokenize(backend, tokens) == f"user\n{content}\nassistant\n{content}\nuser\nhi\nassistant\n"
 
 

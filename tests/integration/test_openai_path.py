@@ -34,7 +34,7 @@ async def connect() -> AsyncIterator[Callable[[Any], ChatOpenAI]]:
                     base_url=server.url,
                     api_key="none",
                     model="local",
-                    max_tokens=32,
+                    max_tokens=16,
                     temperature=0,
                     max_retries=0,
                     http_client=http,
@@ -91,6 +91,8 @@ async def test_only_the_final_answer_is_streamed(server, connect, mode: str) -> 
     assert said == result.answer
     assert [event["type"] for event in events][:2] == ["cac.draft", "cac.verdict"]
     assert events[-1]["type"] == "cac.end"
+    assert result.usage.model_calls == 2 * len(result.rounds)
+    print(result.usage)
     assert [event["answer"] for event in events if event["type"] == "cac.draft"] == [
         done.answer for done in result.rounds
     ]
@@ -113,15 +115,14 @@ async def test_a_server_that_dies_before_the_revision_costs_no_answer(mortal_ser
 
 
 async def test_a_server_that_dies_before_the_check_costs_no_answer(mortal_server, connect) -> None:
-    graph = create_cac_graph(connect(mortal_server), max_rounds=1)
-    drafts = []
+    stream = create_cac_graph(connect(mortal_server), max_rounds=1).stream(ASK, stream_mode="custom")
+    draft = next(stream)
+    mortal_server.kill()
 
     with pytest.raises(CheckerError) as caught:
-        for event in graph.stream(ASK, stream_mode="custom"):
-            drafts.append(event["answer"])
-            mortal_server.kill()
+        next(stream)
 
-    assert drafts == [caught.value.result.answer] != [""]
+    assert caught.value.result.answer == draft["answer"] != ""
     assert "onnection" in str(caught.value)
 
 
