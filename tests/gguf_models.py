@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 
 CONTEXT = 512
+WINDOW = 8  # of the model that has one
 WIDTH = 64
 BLOCKS = 2
 
@@ -42,6 +43,24 @@ def write_llama(path: Path, *, seed: int = 0) -> Path:
     for block in range(BLOCKS):
         model.attention(f"blk.{block}.")
         model.feed_forward(f"blk.{block}.")
+    return model.write()
+
+
+def write_sliding(path: Path, *, seed: int = 0) -> Path:
+    """A Gemma 2 of two blocks, the first of which sees the last few tokens only."""
+    model = _Model(path, "gemma2", seed)
+    model.writer.add_head_count(_HEADS)
+    model.writer.add_head_count_kv(_HEADS // 2)
+    model.writer.add_key_length(WIDTH // _HEADS)
+    model.writer.add_value_length(WIDTH // _HEADS)
+    model.writer.add_sliding_window(WINDOW)
+    model.writer.add_attn_logit_softcapping(50.0)
+    model.writer.add_final_logit_softcapping(30.0)
+    for block in range(BLOCKS):
+        model.attention(f"blk.{block}.")
+        model.ones(f"blk.{block}.post_attention_norm.weight", WIDTH)
+        model.feed_forward(f"blk.{block}.")
+        model.ones(f"blk.{block}.post_ffw_norm.weight", WIDTH)
     return model.write()
 
 
@@ -97,10 +116,14 @@ class _Model:
         writer.add_add_bos_token(False)
         writer.add_chat_template(CHAT_TEMPLATE)
         self.ones("output_norm.weight", WIDTH)
-        self.noise("token_embd.weight", len(vocabulary), WIDTH, scale=1.0)
         # A normed state has length sqrt(WIDTH), so this makes logits with a standard deviation of 2: clear preferences,
         # no certainty.
-        self.noise("output.weight", len(vocabulary), WIDTH, scale=2 / WIDTH**0.5)
+        scale = 2 / WIDTH**0.5
+        if architecture == "gemma2":  # has one matrix for both ends
+            self.noise("token_embd.weight", len(vocabulary), WIDTH, scale=scale)
+        else:
+            self.noise("token_embd.weight", len(vocabulary), WIDTH, scale=1.0)
+            self.noise("output.weight", len(vocabulary), WIDTH, scale=scale)
 
     def ones(self, name: str, size: int) -> None:
         self.writer.add_tensor(name, np.ones(size, np.float32))

@@ -71,7 +71,7 @@ def chat(smollm2_path: Path) -> Iterator[ChatLlama]:
     It is quantized, so that logits depend a little on what else is in the cache; what is compared exactly after much
     else was in the cache is left to `tiny`.
     """
-    with LlamaCppBackend(smollm2_path, n_ctx=512, n_sequences=16) as backend:
+    with LlamaCppBackend(smollm2_path, n_ctx=512, n_sequences=16, n_threads=1) as backend:
         yield ChatLlama(backend=backend, max_tokens=12)
         gc.collect()
         assert backend.live_branches == 0
@@ -80,7 +80,7 @@ def chat(smollm2_path: Path) -> Iterator[ChatLlama]:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[ChatLlama]:
     """A real model without quantization, with random weights."""
-    with LlamaCppBackend(gguf_models.write_llama(tmp_path / "tiny.gguf"), n_sequences=16) as backend:
+    with LlamaCppBackend(gguf_models.write_llama(tmp_path / "tiny.gguf"), n_sequences=16, n_threads=1) as backend:
         yield ChatLlama(backend=backend, max_tokens=24)
         gc.collect()
         assert backend.live_branches == 0
@@ -113,7 +113,7 @@ class TestStandardIntegration(Standard, ChatModelIntegrationTests):
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _loaded(cls, smollm2_path: Path) -> Iterator[None]:
-        with LlamaCppBackend(smollm2_path, n_ctx=1024, n_sequences=16) as cls.backend:
+        with LlamaCppBackend(smollm2_path, n_ctx=1024, n_sequences=16, n_threads=1) as cls.backend:
             yield
 
     @property
@@ -579,7 +579,7 @@ def test_a_check_of_an_answer_reads_only_the_request() -> None:
 
 @pytest.mark.gguf
 def test_a_real_model_forwards_only_what_is_new(smollm2_path: Path) -> None:
-    with LlamaCppBackend(smollm2_path, n_ctx=512, n_sequences=8) as backend:
+    with LlamaCppBackend(smollm2_path, n_ctx=512, n_sequences=8, n_threads=1) as backend:
         model = ChatLlama(backend=backend, max_tokens=24)
 
         first, cost = forwarded(model, "hi")

@@ -234,7 +234,7 @@ class LlamaMemory:
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads or _usable_cores()
         params.kv_unified = True
-        params.swa_full = True  # keep what slides out of the window, or there is nothing to rewind to
+        params.swa_full = True  # as many cells for layers with a sliding window as for the others
         params.no_perf = True
         _log.clear()
         self.context = lib.llama_init_from_model(model, params)
@@ -245,10 +245,12 @@ class LlamaMemory:
             )
         self._memory = lib.llama_get_memory(self.context)
         recurrent = lib.llama_model_is_recurrent(model)  # a sequence then takes no more room the longer it gets
+        # What has slid out of the window may be overwritten, even where cells are left: there is nothing to rewind to.
+        slides = 0 < lib.llama_model_n_swa(model) <= n_ctx
         self.n_cells = lib.llama_n_ctx(self.context) * (n_sequences if recurrent else 1)
         self._batch = _Batch(lib.llama_n_batch(self.context), n_sequences)  # at most as asked for
         try:
-            self.rewinds = not (recurrent or lib.llama_model_is_hybrid(model)) and self._rewinds()
+            self.rewinds = not (recurrent or slides or lib.llama_model_is_hybrid(model)) and self._rewinds()
         except BaseException:
             lib.llama_free(self.context)
             raise

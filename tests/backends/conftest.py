@@ -18,6 +18,12 @@ def llama_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sliding_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformer in which a layer sees the last few tokens only, with random weights."""
+    return gguf_models.write_sliding(tmp_path_factory.mktemp("models") / "sliding.gguf")
+
+
+@pytest.fixture(scope="session")
 def mamba_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recurrent model with random weights."""
     return gguf_models.write_mamba(tmp_path_factory.mktemp("models") / "mamba.gguf")

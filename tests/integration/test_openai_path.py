@@ -34,7 +34,7 @@ async def connect() -> AsyncIterator[Callable[[Any], ChatOpenAI]]:
                     base_url=server.url,
                     api_key="none",
                     model="local",
-                    max_tokens=16,
+                    extra_body={"max_tokens": 16},  # this server does not know the newer name that the client sends
                     temperature=0,
                     max_retries=0,
                     http_client=http,
@@ -92,7 +92,6 @@ async def test_only_the_final_answer_is_streamed(server, connect, mode: str) -> 
     assert [event["type"] for event in events][:2] == ["cac.draft", "cac.verdict"]
     assert events[-1]["type"] == "cac.end"
     assert result.usage.model_calls == 2 * len(result.rounds)
-    print(result.usage)
     assert [event["answer"] for event in events if event["type"] == "cac.draft"] == [
         done.answer for done in result.rounds
     ]
