@@ -136,6 +136,10 @@ def _init_chat_model(spec: str, settings: dict[str, Any]) -> Runnable[Any, Any]:
         except ImportError as error:
             raise MissingExtraError(f"the model {spec!r}", extra="openai") from error
         make = partial(ChatOpenAI, model=spec.removeprefix("openai:"))
+        if "base_url" in settings and "max_tokens" in settings:
+            # The client sends a newer name for it, which many compatible servers do not know and pass over.
+            rest = {name: value for name, value in settings.items() if name != "max_tokens"}
+            settings = {**rest, "extra_body": {"max_tokens": settings["max_tokens"]}}
     else:
         try:
             from langchain.chat_models import init_chat_model  # noqa: PLC0415  (an optional dependency)

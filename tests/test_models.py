@@ -164,10 +164,16 @@ def test_without_the_hub_client_the_extra_is_named(monkeypatch) -> None:
 def test_openai_models_need_only_their_own_package(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "langchain", None)
 
-    model = load_model("openai:gpt-5-mini", api_key="none", max_tokens=7, base_url="http://127.0.0.1:9/v1")
+    model = load_model("openai:gpt-5-mini", api_key="none", max_tokens=7)
 
     assert (type(model).__name__, model.model_name, model.max_tokens) == ("ChatOpenAI", "gpt-5-mini", 7)
+
+
+def test_compatible_servers_get_the_name_for_max_tokens_that_they_know() -> None:
+    model = load_model("openai:local", api_key="none", max_tokens=7, base_url="http://127.0.0.1:9/v1")
+
     assert model.openai_api_base == "http://127.0.0.1:9/v1"
+    assert (model.max_tokens, model.extra_body) == (None, {"max_tokens": 7})
 
 
 def test_without_the_openai_package_the_extra_is_named(monkeypatch) -> None:

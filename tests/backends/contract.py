@@ -237,10 +237,10 @@ class BranchMachine(RuleBasedStateMachine):
                 self.backend.forward(chosen)
             return
         before = self.backend.forwarded_tokens
-        waiting: dict[tuple[int, ...], dict[Branch, None]] = {}
+        waiting: dict[tuple[int, ...], list[Branch]] = {}
         for branch in chosen:
             if branch not in self.answered:
-                waiting.setdefault(tuple(self.texts[branch]), {})[branch] = None
+                waiting.setdefault(tuple(self.texts[branch]), []).append(branch)
         rows = self.backend.forward(chosen)
         cost = self.backend.forwarded_tokens - before
         assert rows.shape == (len(chosen), self.backend.n_vocab)

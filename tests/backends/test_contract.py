@@ -111,8 +111,8 @@ def llama_subject(
         yield Subject(
             start=shared(backend),
             alone=fresh_evaluations(truth),
-            # Found: 5e-7 in F32, and up to 6e-4 on the same model with the rounding of llama.cpp's own defaults.
-            tolerance=1e-5 if exact else 0.05,
+            # Found: up to 1e-5 in F32, and up to 6e-4 with the rounding of llama.cpp's own defaults.
+            tolerance=5e-5 if exact else 0.05,
             roomy=roomy,
             alphabet=range(40, 40 + DISTINCT),
             held=sequences_are_right,
