@@ -164,19 +164,14 @@ class CachedBackend:
                 if not branch.tokens:
                     raise SettingsError("an empty branch has no logits; give it at least one token")
             waiting: dict[tuple[int, ...], list[Branch]] = {}
-            for branch in branches:
+            for branch in dict.fromkeys(branches):
                 if branch.logits is None:
                     waiting.setdefault(tuple(branch.tokens), []).append(branch)
             if waiting:
-                cache = self._cache or self._fresh_cache()
-                # An exception or Ctrl-C between here and the last line leaves no cache behind, so a half-finished
-                # step is never built on: the next call starts empty and recomputes from the branches' tokens.
-                self._cache = None
-                cache.forward([alike[0] for alike in waiting.values()], self._live.values())
-                self._cache = cache
-                for alike in waiting.values():
-                    for branch in alike:
-                        branch.logits = alike[0].logits
+                self._compute([alike[0] for alike in waiting.values()])
+            for alike in waiting.values():
+                for branch in alike:
+                    branch.logits = alike[0].logits
             rows = np.stack([self._logits_of(branch) for branch in branches]) if branches else self._no_rows()
             for alike in waiting.values():
                 for branch in alike:
@@ -203,6 +198,20 @@ class CachedBackend:
 
     def _free(self) -> None:
         """Free what the engine holds; for subclasses."""
+
+    def _compute(self, branches: Sequence[Branch]) -> None:
+        """Set `logits` on branches no two of which are alike."""
+        cache = self._cache or self._fresh_cache()
+        # An exception or Ctrl-C between here and the last line leaves no cache behind, so a half-finished step is never
+        # built on: the next call starts empty and recomputes from the branches' tokens.
+        self._cache = None
+        try:
+            cache.forward(branches, self._live.values())
+        except BaseException:
+            for branch in branches:
+                branch.logits = None  # some had theirs already, but nobody would remember to forget them
+            raise
+        self._cache = cache
 
     def _fresh_cache(self) -> Cache:
         self._memory.clear()

@@ -238,7 +238,7 @@ class BranchMachine(RuleBasedStateMachine):
             return
         before = self.backend.forwarded_tokens
         waiting: dict[tuple[int, ...], list[Branch]] = {}
-        for branch in chosen:
+        for branch in dict.fromkeys(chosen):
             if branch not in self.answered:
                 waiting.setdefault(tuple(self.texts[branch]), []).append(branch)
         rows = self.backend.forward(chosen)

@@ -110,6 +110,32 @@ def test_logits_are_remembered_for_so_many_branches() -> None:
     assert cost(backend, branches[:3]) == 3  # one token each, for their logits
 
 
+def test_a_branch_asked_for_twice_is_remembered_once() -> None:
+    backend = ToyBackend()
+    backend._kept_logits = 1
+    one, twin = backend.open([1]), backend.open([1])
+    assert cost(backend, [one, twin, one]) == 1
+    assert (one.logits is None, twin.logits is None) == (True, False)
+
+
+def test_failure_leaves_no_logits_that_nobody_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ToyBackend(n_sequences=2)  # so that five branches take several computations
+    branches = [backend.open([token]) for token in range(5)]
+    compute, calls = backend.memory.compute, []
+
+    def fails_the_second_time(runs: Any) -> Any:
+        calls.append(runs)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return compute(runs)
+
+    monkeypatch.setattr(backend.memory, "compute", fails_the_second_time)
+    with pytest.raises(KeyboardInterrupt):
+        backend.forward(branches)
+    assert not backend._with_logits
+    assert all(branch.logits is None for branch in branches)
+
+
 def test_least_recently_used_text_goes_first() -> None:
     backend = ToyBackend(n_ctx=40, n_cells=40)
     texts = [[token] * 10 for token in range(3)]
