@@ -10,12 +10,17 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypeVar, get_args
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config, merge_configs, var_child_runnable_config
 from langgraph.cache.base import BaseCache
+from langgraph.channels import EphemeralValue
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
@@ -27,15 +32,15 @@ from langgraph.types import Checkpointer
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
-from correction_graphs.checkers.adapters import CheckerLike, as_checker
+from correction_graphs.checkers.adapters import CheckerLike, as_checker, require_one_argument
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.critic import LLMCritic, Style
-from correction_graphs.errors import CheckerError, GenerationError, SettingsError
-from correction_graphs.messages import check_conversation
+from correction_graphs.errors import CheckerError, GenerationError, SettingsError, StrategyError
+from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdict
-from correction_graphs.strategies import STRATEGIES, RevisionRequest, Strategy, StrategyName
+from correction_graphs.strategies import STRATEGIES, RevisionRequest, Strategy, StrategyName, context_from
 from correction_graphs.usage import UsageMeter
 
 OnUnknown = Literal["revise", "accept"]
@@ -148,11 +153,15 @@ def build_cac_graph(
     """
     if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 0:
         raise SettingsError(f"`max_rounds` is {max_rounds!r}; give the number of revisions, 0 or more")
+    _expect("keep_best", keep_best, (True, False))
     _expect("style", style, get_args(Style))
     _expect("on_unknown", on_unknown, get_args(OnUnknown))
     _expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
     prompts = load_template(template)
     if callable(strategy):
+        require_one_argument("strategy", strategy, "a RevisionRequest")
+        if inspect.iscoroutinefunction(strategy):
+            raise SettingsError(f"`strategy` is {strategy!r}, which is async; give a plain function")
         recontextualize: Strategy = strategy
         strategy_name = getattr(strategy, "__name__", type(strategy).__name__)
     else:
@@ -177,7 +186,7 @@ def build_cac_graph(
     )
     graph.add_node("generate", _Generate(answerer, loop))
     graph.add_node("check", _Check(judge, loop))
-    graph.add_node("recontextualize", loop.recontextualize)
+    graph.add_node("recontextualize", _Recontextualize(loop))
     graph.add_edge(START, "generate")
     graph.add_conditional_edges("generate", _unless_ended("check"), ["check", END])
     graph.add_conditional_edges("check", _unless_ended("recontextualize"), ["recontextualize", END])
@@ -200,25 +209,25 @@ class Draft(BaseModel):
     @property
     def as_round(self) -> Round:
         """What the result tells about it."""
-        return Round(answer=self.message.text, verdict=self.verdict, usage=self.usage)
+        return Round(answer=answer_of(self.message), verdict=self.verdict, usage=self.usage)
 
 
 class Progress(BaseModel):
-    """What the loop has done for one message of the user's.
+    """What the loop has done in this turn.
 
     LangGraph streams message objects that it finds in a node's update; those inside a model it does not find.
 
     Attributes:
-        asked: Id of the message that is being answered. Progress on another one is left over from an earlier turn.
         drafts: The answers so far.
+        wasted: What was spent on an answer that never came.
         context: What the next answer is written from; None for the conversation as it is.
         ended: Whether the result is out.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    asked: str
     drafts: tuple[Draft, ...] = ()
+    wasted: Usage = Usage()
     context: tuple[AnyMessage, ...] | None = None
     ended: bool = False
 
@@ -226,6 +235,13 @@ class Progress(BaseModel):
     def rounds(self) -> tuple[Round, ...]:
         """The answers so far, as the result tells them."""
         return tuple(draft.as_round for draft in self.drafts)
+
+    def spend(self, usage: Usage) -> Progress:
+        """Add what a step on the newest answer cost."""
+        newest = self.drafts[-1]
+        return self.model_copy(
+            update={"drafts": (*self.drafts[:-1], newest.model_copy(update={"usage": newest.usage + usage}))}
+        )
 
 
 class Input(TypedDict):
@@ -244,6 +260,8 @@ class State(Output):
     """The channels of a CaC graph; those beyond input and output are private."""
 
     cac_progress: NotRequired[Progress]
+    cac_revising: Annotated[bool, EphemeralValue]
+    """Set for the step after `recontextualize` alone. Progress that `generate` finds without it is left over."""
     remaining_steps: RemainingSteps
 
 
@@ -268,7 +286,7 @@ class _Rules(NamedTuple):
             status=status,
             rounds=rounds,
             chosen=chosen,
-            usage=sum((done.usage for done in rounds), Usage()),
+            usage=sum((done.usage for done in rounds), progress.wasted),
             strategy=self.strategy_name,
             template=self.template.info,
             error=error,
@@ -290,7 +308,7 @@ class _Rules(NamedTuple):
         return {
             "messages": [progress.drafts[chosen].message],
             "cac": result,
-            "cac_progress": Progress(asked=progress.asked, ended=True),
+            "cac_progress": Progress(ended=True),
         }
 
     def end_with_best(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
@@ -312,7 +330,7 @@ class _Rules(NamedTuple):
     def after_draft(self, progress: Progress, steps_left: int) -> dict[str, Any]:
         """Decide what follows a new answer."""
         draft = progress.drafts[-1]
-        _emit("cac.draft", round=len(progress.drafts) - 1, answer=draft.message.text, usage=draft.usage.model_dump())
+        _emit("cac.draft", round=len(progress.drafts) - 1, answer=draft.as_round.answer, usage=draft.usage.model_dump())
         if draft.message.tool_calls:  # not an answer yet; whoever runs the tools comes back with their results
             return self.end(progress, "unverified")
         if steps_left <= _STEPS_TO_CHECK:
@@ -321,8 +339,8 @@ class _Rules(NamedTuple):
 
     def after_verdict(self, progress: Progress, verdict: Verdict, usage: Usage, steps_left: int) -> dict[str, Any]:
         """Decide what follows a verdict on the newest answer."""
-        newest = progress.drafts[-1]
-        judged = newest.model_copy(update={"verdict": verdict, "usage": newest.usage + usage})
+        progress = progress.spend(usage)
+        judged = progress.drafts[-1].model_copy(update={"verdict": verdict})
         progress = progress.model_copy(update={"drafts": (*progress.drafts[:-1], judged)})
         _emit(
             "cac.verdict",
@@ -341,13 +359,6 @@ class _Rules(NamedTuple):
         if steps_left <= _STEPS_TO_REVISE:
             return self.end_with_best(progress, "exhausted", error=_STEP_LIMIT)
         return {"cac_progress": progress}
-
-    def recontextualize(self, state: State) -> dict[str, Any]:
-        """Node `recontextualize`: answers and critiques are put before the model."""
-        progress = state["cac_progress"]
-        _emit("cac.revise", round=len(progress.drafts), strategy=self.strategy_name)
-        request = RevisionRequest(messages=tuple(state["messages"]), rounds=progress.rounds, template=self.template)
-        return {"cac_progress": progress.model_copy(update={"context": tuple(self.strategy(request))})}
 
 
 _STEPS_TO_CHECK = 1
@@ -385,33 +396,36 @@ class _Generate(Runnable[Any, Any]):
         progress, messages = self._prepare(input)
         meter = UsageMeter()
         try:
-            reply = _metered(self._model, meter).invoke(messages, config)
+            with _quietly(config, meter) as inner:
+                reply = self._model.invoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            return self._failed(progress, error)
+            return self._failed(progress, meter, error)
         return self._read(input, progress, reply, meter)
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
         progress, messages = self._prepare(input)
         meter = UsageMeter()
         try:
-            reply = await _metered(self._model, meter).ainvoke(messages, config)
+            with _quietly(config, meter) as inner:
+                reply = await self._model.ainvoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            return self._failed(progress, error)
+            return self._failed(progress, meter, error)
         return self._read(input, progress, reply, meter)
 
     def _prepare(self, state: State) -> tuple[Progress, list[AnyMessage]]:
         messages = state["messages"]
         check_conversation(messages)
-        progress = state.get("cac_progress")
-        if progress is None or progress.ended or progress.asked != messages[-1].id:
-            progress = Progress(asked=str(messages[-1].id))
+        progress = state["cac_progress"] if state.get("cac_revising") else Progress()
         return progress, list(messages if progress.context is None else progress.context)
 
     def _read(self, state: State, progress: Progress, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
+        if any(message.id == reply.id for message in state["messages"]):  # it would replace that message
+            reply = reply.model_copy(update={"id": str(uuid4())})
         drafts = (*progress.drafts, Draft(message=reply, usage=meter.usage))
         return self._rules.after_draft(progress.model_copy(update={"drafts": drafts}), state["remaining_steps"])
 
-    def _failed(self, progress: Progress, error: BaseException) -> dict[str, Any]:
+    def _failed(self, progress: Progress, meter: UsageMeter, error: BaseException) -> dict[str, Any]:
+        progress = progress.model_copy(update={"wasted": meter.usage})
         result = self._rules.partial(progress, error)
         _let_pass(error, result)
         if result.chosen is not None:  # an earlier answer stands
@@ -430,27 +444,27 @@ class _Check(Runnable[Any, Any]):
     def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
         request, meter = self._request(input), UsageMeter()
         try:
-            verdict = _metered(self._checker, meter).invoke(request, config) if request.answer.strip() else _EMPTY
+            with _quietly(config, meter) as inner:
+                verdict = self._checker.invoke(request, inner) if request.answer.strip() else _EMPTY
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            verdict = self._failed(input, error)
+            verdict = self._failed(input, meter, error)
         return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
         request, meter = self._request(input), UsageMeter()
         try:
-            verdict = (
-                await _metered(self._checker, meter).ainvoke(request, config) if request.answer.strip() else _EMPTY
-            )
+            with _quietly(config, meter) as inner:
+                verdict = await self._checker.ainvoke(request, inner) if request.answer.strip() else _EMPTY
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            verdict = self._failed(input, error)
+            verdict = self._failed(input, meter, error)
         return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
 
     def _request(self, state: State) -> CheckRequest:
         rounds = state["cac_progress"].rounds
         return CheckRequest(messages=tuple(state["messages"]), answer=rounds[-1].answer, rounds=rounds[:-1])
 
-    def _failed(self, state: State, error: BaseException) -> Verdict:
-        result = self._rules.partial(state["cac_progress"], error)
+    def _failed(self, state: State, meter: UsageMeter, error: BaseException) -> Verdict:
+        result = self._rules.partial(state["cac_progress"].spend(meter.usage), error)
         _let_pass(error, result)
         if self._rules.on_checker_error == "raise":
             raise CheckerError(
@@ -461,19 +475,54 @@ class _Check(Runnable[Any, Any]):
         return Verdict(passed=None, error=_words(error))
 
 
+class _Recontextualize(Runnable[Any, Any]):
+    """Node `recontextualize`: answers and critiques are put before the model."""
+
+    def __init__(self, rules: _Rules) -> None:
+        self.name = "recontextualize"
+        self._rules = rules
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        rules, progress, meter = self._rules, input["cac_progress"], UsageMeter()
+        _emit("cac.revise", round=len(progress.drafts), strategy=rules.strategy_name)
+        request = RevisionRequest(messages=tuple(input["messages"]), rounds=progress.rounds, template=rules.template)
+        try:
+            with _quietly(config, meter):
+                context = context_from(rules.strategy, request)
+        except BaseException as error:
+            result = rules.partial(progress.spend(meter.usage), error)
+            _let_pass(error, result)
+            raise StrategyError(
+                f"the strategy {rules.strategy_name!r} failed: {_words(error)}. "
+                "The answers so far are in `.result.rounds`",
+                result=result,
+            ) from error
+        progress = progress.spend(meter.usage).model_copy(update={"context": context})
+        return {"cac_progress": progress, "cac_revising": True}
+
+
 _EMPTY = Verdict(passed=False, critique="The answer was empty.")
 
 
 def _unless_ended(then: str) -> Callable[[State], str]:
-    return lambda state: END if state["cac_progress"].ended else then
+    def route(state: State) -> str:
+        return END if state["cac_progress"].ended else then
+
+    return route
 
 
-R = TypeVar("R")
+@contextmanager
+def _quietly(config: RunnableConfig | None, meter: UsageMeter) -> Iterator[RunnableConfig]:
+    """Count what models say in here, and keep it out of the token stream: it may be rejected.
 
-
-def _metered(step: Runnable[Any, R], meter: UsageMeter) -> Runnable[Any, R]:
-    """What a model says in here is nobody's token stream yet: it may be rejected."""
-    return step.with_config(callbacks=[meter], tags=[TAG_NOSTREAM])
+    That holds for models that the user's functions call without passing a config on, too.
+    """
+    inner = merge_configs(ensure_config(config), {"callbacks": [meter], "tags": [TAG_NOSTREAM]})
+    token = var_child_runnable_config.set(inner)
+    try:
+        yield inner
+    finally:
+        var_child_runnable_config.reset(token)
 
 
 def _let_pass(error: BaseException, result: CacResult) -> None:
@@ -486,7 +535,7 @@ def _let_pass(error: BaseException, result: CacResult) -> None:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _emit(kind: str, **data: Any) -> None:
@@ -495,5 +544,5 @@ def _emit(kind: str, **data: Any) -> None:
 
 
 def _expect(name: str, value: object, allowed: Mapping[Any, Any] | tuple[Any, ...], *, also: str = "") -> None:
-    if value not in allowed:
+    if value not in tuple(allowed):  # a mapping would want it hashable
         raise SettingsError(f"`{name}` is {value!r}; it is one of {', '.join(map(repr, allowed))}{also}")

@@ -11,6 +11,7 @@ CorrectionError
     RunError(RuntimeError)             a run stopped on the way; `.result` has all that was done until then
         GenerationError                the model raised, or returned nothing, and there is no answer to fall back on
         CheckerError                   the checker raised, and the policy is to stop
+        StrategyError                  the strategy raised, or returned something else than messages
 
 Each also derives from a built-in class, so that LangGraph's default retry policy does not repeat what cannot succeed.
 """
@@ -85,3 +86,7 @@ class GenerationError(RunError):
 
 class CheckerError(RunError):
     """The checker raised, and `on_checker_error` is "raise". The answers are in `.result.rounds`."""
+
+
+class StrategyError(RunError):
+    """The function given as `strategy` raised, or did not return messages. The answers are in `.result.rounds`."""

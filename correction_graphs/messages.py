@@ -25,6 +25,16 @@ def check_conversation(messages: Sequence[BaseMessage]) -> None:
         )
 
 
+def answer_of(message: AIMessage) -> str:
+    """Return what a model answered, as text that can be stored: where it wrote nothing but a refusal, that."""
+    text = str(message.text)
+    if not text.strip():
+        blocks = (block for block in message.content if isinstance(block, dict) and block.get("type") == "refusal")
+        refusals = [message.additional_kwargs.get("refusal"), *(block.get("refusal") for block in blocks)]
+        text = next((refusal for refusal in refusals if refusal and isinstance(refusal, str)), text)
+    return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no Unicode text
+
+
 def question_of(messages: Sequence[BaseMessage]) -> str:
     """Return the text of the newest message the user wrote, "" if there is none."""
     return next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")

@@ -6,10 +6,10 @@ A strategy is a function from what happened so far to the messages the next answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict
 
 from correction_graphs.messages import fence, question_of
@@ -64,12 +64,28 @@ STRATEGIES: dict[StrategyName, tuple[Strategy, str]] = {
 """The strategies by name, each with the template role it needs."""
 
 
+def context_from(strategy: Strategy, request: RevisionRequest) -> tuple[AnyMessage, ...]:
+    """Return what a strategy puts before the model.
+
+    Raises:
+        TypeError: If it is not a list of messages.
+        ValueError: If it is an empty one.
+    """
+    given: object = strategy(request)
+    if isinstance(given, str | BaseMessage | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f"it returned {given!r}; a strategy returns a list of messages")
+    messages = tuple(convert_to_messages(list(given)))
+    if not messages:
+        raise ValueError("it returned no messages; a strategy returns what the next answer is to be written from")
+    return messages  # type: ignore[return-value]  # every message there is, is one of `AnyMessage`
+
+
 def _rounds_as_turns(request: RevisionRequest, role: str, **slots: str) -> list[AnyMessage]:
     messages = list(request.messages)
     for done in request.rounds:
         critique = fence(critique_of(done, request.template), "critique")
         # Some providers refuse empty turns.
-        messages.append(AIMessage(done.answer or "(no answer)"))
+        messages.append(AIMessage(done.answer if done.answer.strip() else "(no answer)"))
         messages.append(HumanMessage(request.template.fill(role, critique=critique, **slots)))
     return messages
 

@@ -43,9 +43,10 @@ class UsageMeter(BaseCallbackHandler):
                 )
                 if reported:
                     call += Usage(
-                        input_tokens=reported["input_tokens"],
-                        output_tokens=reported["output_tokens"],
-                        cached_tokens=reported.get("input_token_details", {}).get("cache_read", 0) or 0,
+                        # Some integrations fill in None.
+                        input_tokens=reported.get("input_tokens") or 0,
+                        output_tokens=reported.get("output_tokens") or 0,
+                        cached_tokens=(reported.get("input_token_details") or {}).get("cache_read") or 0,
                     )
         with self._lock:
             self._spent += call

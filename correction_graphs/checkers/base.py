@@ -5,12 +5,11 @@ Checkers are LangChain runnables, so they are traced, batched, retried and compo
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from typing import Any
 
 from langchain_core.messages import AnyMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, run_in_executor
 from pydantic import BaseModel, ConfigDict
 
 from correction_graphs.results import Round, TemplateInfo, Verdict
@@ -49,7 +48,7 @@ class Checker(Runnable[CheckRequest, Verdict], ABC):
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Judge one answer; by default `check` in a worker thread."""
-        return await asyncio.to_thread(self.check, request, config)
+        return await run_in_executor(config, self.check, request, config)
 
     def invoke(self, input: CheckRequest, config: RunnableConfig | None = None, **_: Any) -> Verdict:  # noqa: A002
         """Judge one answer; see `check`."""

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.verdicts import read_verdict
 from correction_graphs.errors import SettingsError
-from correction_graphs.messages import fence, question_of
+from correction_graphs.messages import answer_of, fence, question_of
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import Verdict
@@ -83,12 +83,12 @@ def critic_messages(request: CheckRequest, template: Template, role: str) -> lis
 
 def critic_verdict(reply: AIMessage, template: Template, style: Style) -> Verdict:
     """Read a critic's reply. What cannot be read with certainty is unknown, never a pass."""
-    labels = template.labels
+    labels, text = template.labels, answer_of(reply)
     if labels is None:  # only a template that asks for no verdict may have none
-        return Verdict(passed=None, critique=reply.text.strip())
+        return Verdict(passed=None, critique=text.strip())
     ending = reply.response_metadata.get("finish_reason") or reply.response_metadata.get("stop_reason")
     truncated = ending in {"length", "max_tokens", "timeout", "MAX_TOKENS"}
-    verdict = read_verdict(reply.text, labels, language=template.language, truncated=truncated)
+    verdict = read_verdict(text, labels, language=template.language, truncated=truncated)
     if style == "natural_language":
         return verdict.model_copy(update={"passed": None})
     if style == "verdict" and verdict.passed is not None:  # there is no more to it than the verdict itself
