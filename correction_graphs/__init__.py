@@ -11,48 +11,73 @@ from typing import TYPE_CHECKING
 from correction_graphs._version import __version__
 
 if TYPE_CHECKING:
+    from correction_graphs.budget import Budget
     from correction_graphs.cac import build_cac_graph, create_cac_graph
     from correction_graphs.chat_llama import ChatLlama
     from correction_graphs.checkers.adapters import as_checker
     from correction_graphs.checkers.base import Checker, CheckRequest
+    from correction_graphs.checkers.code import CodeChecker
     from correction_graphs.checkers.critic import LLMCritic
+    from correction_graphs.checkers.human import HumanChecker
+    from correction_graphs.checkers.grounding import GroundingChecker
+    from correction_graphs.checkers.jury import Jury
+    from correction_graphs.checkers.libraries import from_evaluator, from_validator
+    from correction_graphs.checkers.sequence import Sequential
     from correction_graphs.errors import CorrectionError
     from correction_graphs.prompts import Template, load_template
-    from correction_graphs.results import CacResult, Round, Usage, Verdict
+    from correction_graphs.results import CacResult, Round, Usage, Verdict, Vote
 
 # Type checkers and editors read the imports above and `__all__`; at run time `_HOMES` counts. A test compares them.
 __all__ = [
+    "Budget",
     "CacResult",
     "ChatLlama",
     "CheckRequest",
     "Checker",
+    "CodeChecker",
     "CorrectionError",
+    "GroundingChecker",
+    "HumanChecker",
+    "Jury",
     "LLMCritic",
     "Round",
+    "Sequential",
     "Template",
     "Usage",
     "Verdict",
+    "Vote",
     "__version__",
     "as_checker",
     "build_cac_graph",
     "create_cac_graph",
+    "from_evaluator",
+    "from_validator",
     "load_template",
 ]
 
 _HOMES = {
+    "Budget": "correction_graphs.budget",
     "CacResult": "correction_graphs.results",
     "ChatLlama": "correction_graphs.chat_llama",
     "CheckRequest": "correction_graphs.checkers.base",
     "Checker": "correction_graphs.checkers.base",
+    "CodeChecker": "correction_graphs.checkers.code",
     "CorrectionError": "correction_graphs.errors",
+    "GroundingChecker": "correction_graphs.checkers.grounding",
+    "HumanChecker": "correction_graphs.checkers.human",
+    "Jury": "correction_graphs.checkers.jury",
     "LLMCritic": "correction_graphs.checkers.critic",
     "Round": "correction_graphs.results",
+    "Sequential": "correction_graphs.checkers.sequence",
     "Template": "correction_graphs.prompts",
     "Usage": "correction_graphs.results",
     "Verdict": "correction_graphs.results",
+    "Vote": "correction_graphs.results",
     "as_checker": "correction_graphs.checkers.adapters",
     "build_cac_graph": "correction_graphs.cac",
     "create_cac_graph": "correction_graphs.cac",
+    "from_evaluator": "correction_graphs.checkers.libraries",
+    "from_validator": "correction_graphs.checkers.libraries",
     "load_template": "correction_graphs.prompts",
 }
 

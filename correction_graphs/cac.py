@@ -32,10 +32,11 @@ from langgraph.types import Checkpointer
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
+from correction_graphs.budget import Budget
 from correction_graphs.checkers.adapters import CheckerLike, as_checker, require_one_argument
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.critic import LLMCritic, Style
-from correction_graphs.errors import CheckerError, GenerationError, SettingsError, StrategyError
+from correction_graphs.errors import BudgetExceededError, CheckerError, GenerationError, SettingsError, StrategyError
 from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
@@ -43,8 +44,11 @@ from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdic
 from correction_graphs.strategies import STRATEGIES, RevisionRequest, Strategy, StrategyName, context_from
 from correction_graphs.usage import UsageMeter
 
-OnUnknown = Literal["revise", "accept"]
+OnUnknown = Literal["revise", "accept", "retry"]
 OnCheckerError = Literal["raise", "accept", "revise"]
+OnExhausted = Literal["best", "last", "first", "refuse"]
+Exhausted = Callable[[CacResult], str | AIMessage]
+"""What may be given as `on_exhausted`: from the result to what is returned in the place of an answer."""
 
 
 def create_cac_graph(
@@ -58,6 +62,8 @@ def create_cac_graph(
     keep_best: bool = True,
     on_unknown: OnUnknown = "revise",
     on_checker_error: OnCheckerError = "raise",
+    on_exhausted: OnExhausted | Exhausted = "best",
+    budget: Budget | None = None,
     checkpointer: Checkpointer = None,
     store: BaseStore | None = None,
     cache: BaseCache[Any] | None = None,
@@ -79,14 +85,20 @@ def create_cac_graph(
             messages.
         max_rounds: How many times an answer may be revised. With the default checker each costs two model calls; 0
             answers and checks once.
-        keep_best: If no answer passes, return the one with the highest score, of equal ones the earlier. Without
-            scores there is nothing to rank, and the last answer is returned, as with False.
-        on_unknown: What follows when the checker cannot tell: `"revise"`, or `"accept"` the answer as it is.
+            A model that gives an answer it gave before ends the run, too.
+        keep_best: Whether the best answer is the one with the highest score, of equal ones the earlier. Without scores
+            there is nothing to rank, and the last one is taken for the best, as with False.
+        on_unknown: What follows when the checker cannot tell: `"revise"`, `"accept"` the answer as it is, or `"retry"`:
+            ask the checker once more, then revise.
         on_checker_error: What follows when the checker raises: `"raise"` a `CheckerError` that carries the result so
             far, `"accept"` the answer unchecked, or `"revise"` it.
+        on_exhausted: What is returned when no answer passed within `max_rounds`, the model repeated itself, or the
+            budget ran out: the `"best"`, `"last"` or `"first"` answer, `"refuse"` for the template's refusal, or a
+            function from the `CacResult` to a text or message.
+        budget: Limits on model calls, tokens and seconds, asked before each model call of the run.
         checkpointer: Makes runs durable, and threads continue; see LangGraph.
         store: LangGraph's long-term store, for models and checkers that are graphs.
-        cache: LangGraph's node cache.
+        cache: LangGraph's node cache, for nodes with a cache policy; the nodes of this graph have none.
         context_schema: Schema of the run-time context, for models and checkers that read it.
         name: Name of the graph, and of its node when it is added to another graph.
 
@@ -129,6 +141,8 @@ def create_cac_graph(
         keep_best=keep_best,
         on_unknown=on_unknown,
         on_checker_error=on_checker_error,
+        on_exhausted=on_exhausted,
+        budget=budget,
         context_schema=context_schema,
     )
     return builder.compile(checkpointer=checkpointer, store=store, cache=cache, name=name)
@@ -145,6 +159,8 @@ def build_cac_graph(
     keep_best: bool = True,
     on_unknown: OnUnknown = "revise",
     on_checker_error: OnCheckerError = "raise",
+    on_exhausted: OnExhausted | Exhausted = "best",
+    budget: Budget | None = None,
     context_schema: type[Any] | None = None,
 ) -> StateGraph[Any, Any, Any, Any]:
     """Build the graph of `create_cac_graph` without compiling it, to add nodes or compile it otherwise.
@@ -157,7 +173,14 @@ def build_cac_graph(
     _expect("style", style, get_args(Style))
     _expect("on_unknown", on_unknown, get_args(OnUnknown))
     _expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
+    if budget is not None and not isinstance(budget, Budget):
+        raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
     prompts = load_template(template)
+    if callable(on_exhausted):
+        require_one_argument("on_exhausted", on_exhausted, "a CacResult")
+    else:
+        _expect("on_exhausted", on_exhausted, get_args(OnExhausted), also=", or a function from CacResult to a text")
+        prompts.require(*(["refuse"] if on_exhausted == "refuse" else []))
     if callable(strategy):
         require_one_argument("strategy", strategy, "a RevisionRequest")
         if inspect.iscoroutinefunction(strategy):
@@ -179,6 +202,8 @@ def build_cac_graph(
         keep_best,
         on_unknown=on_unknown,
         on_checker_error=on_checker_error,
+        on_exhausted=on_exhausted,
+        budget=budget,
     )
 
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
@@ -206,11 +231,6 @@ class Draft(BaseModel):
     usage: Usage
     verdict: Verdict | None = None
 
-    @property
-    def as_round(self) -> Round:
-        """What the result tells about it."""
-        return Round(answer=answer_of(self.message), verdict=self.verdict, usage=self.usage)
-
 
 class Progress(BaseModel):
     """What the loop has done in this turn.
@@ -234,7 +254,28 @@ class Progress(BaseModel):
     @property
     def rounds(self) -> tuple[Round, ...]:
         """The answers so far, as the result tells them."""
-        return tuple(draft.as_round for draft in self.drafts)
+        rounds: list[Round] = []
+        for draft in self.drafts:
+            done = Round(answer=answer_of(draft.message), verdict=draft.verdict, usage=draft.usage)
+            rounds.append(_compared(done, rounds[-1]) if rounds else done)
+        return tuple(rounds)
+
+    @property
+    def spent(self) -> Usage:
+        """What the run has cost until now."""
+        return sum((draft.usage for draft in self.drafts), self.wasted)
+
+    def correct(self, verdict: Verdict) -> Progress:
+        """Add the checker's own answer as the newest one."""
+        message = AIMessage(verdict.corrected or "", id=str(uuid4()))
+        return self.model_copy(
+            update={"drafts": (*self.drafts, Draft(message=message, usage=Usage(), verdict=verdict))}
+        )
+
+    def judge(self, verdict: Verdict | None) -> Progress:
+        """Add the verdict on the newest answer."""
+        judged = self.drafts[-1].model_copy(update={"verdict": verdict})
+        return self.model_copy(update={"drafts": (*self.drafts[:-1], judged)})
 
     def spend(self, usage: Usage) -> Progress:
         """Add what a step on the newest answer cost."""
@@ -276,6 +317,12 @@ class _Rules(NamedTuple):
     keep_best: bool
     on_unknown: OnUnknown
     on_checker_error: OnCheckerError
+    on_exhausted: OnExhausted | Exhausted
+    budget: Budget | None
+
+    def meter(self, progress: Progress) -> UsageMeter:
+        """Return what counts a step, and asks the budget before each model call in it."""
+        return UsageMeter(self.budget, progress.spent)
 
     def result(
         self, progress: Progress, status: CacStatus, *, chosen: int | None, error: str | None = None
@@ -286,7 +333,7 @@ class _Rules(NamedTuple):
             status=status,
             rounds=rounds,
             chosen=chosen,
-            usage=sum((done.usage for done in rounds), progress.wasted),
+            usage=progress.spent,
             strategy=self.strategy_name,
             template=self.template.info,
             error=error,
@@ -299,49 +346,74 @@ class _Rules(NamedTuple):
         )
 
     def end(
-        self, progress: Progress, status: CacStatus, *, chosen: int | None = None, error: str | None = None
+        self,
+        progress: Progress,
+        status: CacStatus,
+        *,
+        chosen: int | None,
+        message: AIMessage | None = None,
+        error: str | None = None,
     ) -> dict[str, Any]:
-        """Return the update that ends the run with the newest answer, or with the `chosen` one."""
-        chosen = len(progress.drafts) - 1 if chosen is None else chosen
+        """Return the update that ends the run with the `chosen` answer, or with another `message`."""
         result = self.result(progress, status, chosen=chosen, error=error)
-        _emit("cac.end", round=chosen, status=status, answer=result.answer, usage=result.usage.model_dump())
-        return {
-            "messages": [progress.drafts[chosen].message],
-            "cac": result,
-            "cac_progress": Progress(ended=True),
-        }
-
-    def end_with_best(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
-        """Return the update that ends the run with the best answer there is.
-
-        Raises:
-            GenerationError: If all answers are empty.
-        """
-        chosen = best_round(progress.rounds, keep_best=self.keep_best)
-        if chosen is None:
-            result = self.result(progress, "failed", chosen=None, error=error)
+        if chosen is not None:
+            message = progress.drafts[chosen].message
+        if message is None:
             raise GenerationError(
                 f"the model returned nothing but empty messages, {len(progress.drafts)} of them; "
                 "there is no answer to return",
-                result=result,
+                result=result.model_copy(update={"status": "failed"}),
             )
-        return self.end(progress, status, chosen=chosen, error=error)
+        _emit("cac.end", round=chosen, status=status, answer=answer_of(message), usage=result.usage.model_dump())
+        return {"messages": [message], "cac": result, "cac_progress": Progress(ended=True)}
+
+    def end_with_newest(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
+        """Return the update that ends the run with the newest answer."""
+        return self.end(progress, status, chosen=len(progress.drafts) - 1, error=error)
+
+    def end_without_pass(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
+        """Return the update that ends the run when no answer passed, by the policy `on_exhausted`.
+
+        Raises:
+            GenerationError: If all answers are empty and the policy is to return one, or its function failed.
+        """
+        best = best_round(progress.rounds, keep_best=self.keep_best)
+        written = [index for index, done in enumerate(progress.rounds) if done.answer.strip()]
+        if callable(self.on_exhausted):
+            result = self.result(progress, status, chosen=best, error=error)
+            try:
+                said = self.on_exhausted(result)
+            except Exception as failure:
+                raise GenerationError(f"`on_exhausted` failed: {_words(failure)}", result=result) from failure
+            message = said if isinstance(said, AIMessage) else AIMessage(str(said))
+            return self.end(progress, status, chosen=None, message=_with_id(message), error=error)
+        if self.on_exhausted == "refuse":
+            message = _with_id(AIMessage(self.template.fill("refuse")))
+            return self.end(progress, status, chosen=None, message=message, error=error)
+        picked = {"best": best, "first": written[0] if written else None, "last": written[-1] if written else None}
+        return self.end(progress, status, chosen=picked[self.on_exhausted], error=error)
 
     def after_draft(self, progress: Progress, steps_left: int) -> dict[str, Any]:
         """Decide what follows a new answer."""
         draft = progress.drafts[-1]
-        _emit("cac.draft", round=len(progress.drafts) - 1, answer=draft.as_round.answer, usage=draft.usage.model_dump())
+        _emit(
+            "cac.draft", round=len(progress.drafts) - 1, answer=answer_of(draft.message), usage=draft.usage.model_dump()
+        )
         if draft.message.tool_calls:  # not an answer yet; whoever runs the tools comes back with their results
-            return self.end(progress, "unverified")
+            return self.end_with_newest(progress, "unverified")
         if steps_left <= _STEPS_TO_CHECK:
-            return self.end_with_best(progress, "unverified", error=_STEP_LIMIT)
+            best = best_round(progress.rounds, keep_best=self.keep_best)
+            return self.end(progress, "unverified", chosen=best, error=_STEP_LIMIT)
+        *earlier, newest = [_squeezed(done.answer) for done in progress.rounds]
+        if newest and newest in earlier:  # what was said of it then, still holds
+            known = progress.drafts[len(earlier) - 1 - earlier[::-1].index(newest)].verdict
+            repeated = progress.judge(known)
+            return self.end_without_pass(repeated, "plateau" if newest == earlier[-1] else "oscillation")
         return {"cac_progress": progress}
 
     def after_verdict(self, progress: Progress, verdict: Verdict, usage: Usage, steps_left: int) -> dict[str, Any]:
         """Decide what follows a verdict on the newest answer."""
-        progress = progress.spend(usage)
-        judged = progress.drafts[-1].model_copy(update={"verdict": verdict})
-        progress = progress.model_copy(update={"drafts": (*progress.drafts[:-1], judged)})
+        progress = progress.spend(usage).judge(verdict)
         _emit(
             "cac.verdict",
             round=len(progress.drafts) - 1,
@@ -351,13 +423,13 @@ class _Rules(NamedTuple):
             usage=usage.model_dump(),
         )
         if verdict.passed:
-            return self.end(progress, "passed")
+            return self.end_with_newest(progress if verdict.corrected is None else progress.correct(verdict), "passed")
         if verdict.passed is None and (self.on_checker_error if verdict.error else self.on_unknown) == "accept":
-            return self.end(progress, "unverified", error=verdict.error)
+            return self.end_with_newest(progress, "unverified", error=verdict.error)
         if len(progress.drafts) > self.max_rounds:
-            return self.end_with_best(progress, "exhausted")
+            return self.end_without_pass(progress, "exhausted")
         if steps_left <= _STEPS_TO_REVISE:
-            return self.end_with_best(progress, "exhausted", error=_STEP_LIMIT)
+            return self.end_without_pass(progress, "exhausted", error=_STEP_LIMIT)
         return {"cac_progress": progress}
 
 
@@ -381,6 +453,25 @@ def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | No
     return written[-1] if written else None
 
 
+def _compared(done: Round, before: Round) -> Round:
+    """Record how an answer differs from the one before."""
+    scores = [v.score for v in (before.verdict, done.verdict) if v is not None and v.score is not None]
+    return done.model_copy(
+        update={
+            "changed": _squeezed(done.answer) != _squeezed(before.answer),
+            "score_change": scores[1] - scores[0] if len(scores) == 2 else None,  # noqa: PLR2004
+        }
+    )
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _with_id(message: AIMessage) -> AIMessage:
+    return message if message.id else message.model_copy(update={"id": str(uuid4())})
+
+
 # Nodes
 
 
@@ -394,8 +485,9 @@ class _Generate(Runnable[Any, Any]):
 
     def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
         progress, messages = self._prepare(input)
-        meter = UsageMeter()
+        meter = self._rules.meter(progress)
         try:
+            meter.check_budget()
             with _quietly(config, meter) as inner:
                 reply = self._model.invoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
@@ -404,8 +496,9 @@ class _Generate(Runnable[Any, Any]):
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
         progress, messages = self._prepare(input)
-        meter = UsageMeter()
+        meter = self._rules.meter(progress)
         try:
+            meter.check_budget()
             with _quietly(config, meter) as inner:
                 reply = await self._model.ainvoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
@@ -428,6 +521,8 @@ class _Generate(Runnable[Any, Any]):
         progress = progress.model_copy(update={"wasted": meter.usage})
         result = self._rules.partial(progress, error)
         _let_pass(error, result)
+        if isinstance(error, BudgetExceededError) and progress.drafts:
+            return self._rules.end_without_pass(progress, "budget", error=str(error))
         if result.chosen is not None:  # an earlier answer stands
             return self._rules.end(progress, "failed", chosen=result.chosen, error=result.error)
         raise GenerationError(f"the model failed: {_words(error)}", result=result) from error
@@ -442,19 +537,27 @@ class _Check(Runnable[Any, Any]):
         self._rules = rules
 
     def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        request, meter = self._request(input), UsageMeter()
+        request, meter = self._request(input), self._rules.meter(input["cac_progress"])
         try:
             with _quietly(config, meter) as inner:
                 verdict = self._checker.invoke(request, inner) if request.answer.strip() else _EMPTY
+                if self._retries(verdict):
+                    verdict = self._checker.invoke(request, inner)
+        except BudgetExceededError as error:
+            return self._unaffordable(input, meter, error)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             verdict = self._failed(input, meter, error)
         return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        request, meter = self._request(input), UsageMeter()
+        request, meter = self._request(input), self._rules.meter(input["cac_progress"])
         try:
             with _quietly(config, meter) as inner:
                 verdict = await self._checker.ainvoke(request, inner) if request.answer.strip() else _EMPTY
+                if self._retries(verdict):
+                    verdict = await self._checker.ainvoke(request, inner)
+        except BudgetExceededError as error:
+            return self._unaffordable(input, meter, error)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             verdict = self._failed(input, meter, error)
         return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
@@ -462,6 +565,13 @@ class _Check(Runnable[Any, Any]):
     def _request(self, state: State) -> CheckRequest:
         rounds = state["cac_progress"].rounds
         return CheckRequest(messages=tuple(state["messages"]), answer=rounds[-1].answer, rounds=rounds[:-1])
+
+    def _retries(self, verdict: Verdict) -> bool:
+        return self._rules.on_unknown == "retry" and verdict.passed is None and verdict.error is None
+
+    def _unaffordable(self, state: State, meter: UsageMeter, error: BudgetExceededError) -> dict[str, Any]:
+        progress = state["cac_progress"].spend(meter.usage)
+        return self._rules.end_without_pass(progress, "budget", error=str(error))
 
     def _failed(self, state: State, meter: UsageMeter, error: BaseException) -> Verdict:
         result = self._rules.partial(state["cac_progress"].spend(meter.usage), error)
@@ -483,12 +593,16 @@ class _Recontextualize(Runnable[Any, Any]):
         self._rules = rules
 
     def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        rules, progress, meter = self._rules, input["cac_progress"], UsageMeter()
+        rules, progress = self._rules, input["cac_progress"]
+        meter = rules.meter(progress)
         _emit("cac.revise", round=len(progress.drafts), strategy=rules.strategy_name)
         request = RevisionRequest(messages=tuple(input["messages"]), rounds=progress.rounds, template=rules.template)
+        context: tuple[AnyMessage, ...] | None
         try:
             with _quietly(config, meter):
                 context = context_from(rules.strategy, request)
+        except BudgetExceededError:
+            context = progress.context  # `generate` cannot go on, either, and ends the run
         except BaseException as error:
             result = rules.partial(progress.spend(meter.usage), error)
             _let_pass(error, result)

@@ -8,6 +8,7 @@ CorrectionError
     ContextLengthError(ValueError)     more tokens than the model's context holds
     MissingExtraError(ImportError)     an optional dependency is not installed; says which to install
     BackendError(RuntimeError)         the inference engine failed, or was used after it was closed
+    BudgetExceededError(RuntimeError)  raised inside a step instead of a model call that the budget does not allow
     RunError(RuntimeError)             a run stopped on the way; `.result` has all that was done until then
         GenerationError                the model raised, or returned nothing, and there is no answer to fall back on
         CheckerError                   the checker raised, and the policy is to stop
@@ -66,6 +67,13 @@ class MissingExtraError(CorrectionError, ImportError):
 
 class BackendError(CorrectionError, RuntimeError):
     """The inference engine refused a step, or was used after it was closed."""
+
+
+class BudgetExceededError(CorrectionError, RuntimeError):
+    """The budget allows no further model call.
+
+    Raised where the call was to begin. Graphs of this package turn it into the status "budget".
+    """
 
 
 class RunError(CorrectionError, RuntimeError):

@@ -45,10 +45,10 @@ class CacRevise(TypedDict):
 
 
 class CacEnd(TypedDict):
-    """The run is over, and the answer of this round is returned."""
+    """The run is over, and the answer of this round is returned; None if `on_exhausted` put something in its place."""
 
     type: Literal["cac.end"]
-    round: int
+    round: int | None
     status: CacStatus
     answer: str
     usage: dict[str, Any]

@@ -74,8 +74,14 @@ ROLES: Mapping[str, Mapping[str, Role]] = {
         "check.verdict": Role(optional=_CHECKED, states_labels=True),
         "check.natural_language": Role(optional=_CHECKED),
         "check.chain_of_thought": Role(optional=_CHECKED, states_labels=True),
+        "check.grounding": Role(
+            required=frozenset({"documents", "answer"}), optional=frozenset({"question"}), states_labels=True
+        ),
+        "note.cut": Role(),
+        "note.nothing_found": Role(),
         "revise.self": Role(required=frozenset({"critique", "question"})),
         "revise.self_instruct": Role(required=frozenset({"critique"})),
+        "refuse": Role(),  # not a prompt: what is said in the place of an answer
     },
 }
 """The roles a template of each method may have."""

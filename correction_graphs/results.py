@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-CacStatus = Literal["passed", "exhausted", "unverified", "failed"]
+CacStatus = Literal["passed", "exhausted", "plateau", "oscillation", "budget", "unverified", "failed"]
 
 
 class Record(BaseModel):
@@ -42,6 +42,26 @@ class Usage(Record):
         )
 
 
+class Vote(Record):
+    """What one of several checkers said; see `Jury` and `Sequential`.
+
+    Attributes:
+        name: The checker's name, "NAME#2" for the second of the same name.
+        passed: Its verdict; None when it could not tell, or crashed.
+        critique: Its critique, whole.
+        score: Its score, if it gave one.
+        error: What it raised, if it crashed.
+        votes: What was said within it, if it is itself made of several checkers.
+    """
+
+    name: str
+    passed: bool | None
+    critique: str = ""
+    score: FiniteFloat | None = None
+    error: str | None = None
+    votes: tuple[Vote, ...] = ()
+
+
 class Verdict(Record):
     """A checker's judgement of one answer.
 
@@ -51,13 +71,17 @@ class Verdict(Record):
         score: Higher is better; lets `keep_best` rank answers that did not pass.
         reasoning: How the checker got there. Recorded, never fed back.
         error: Set when the checker raised instead of judging.
+        corrected: A better answer by the checker, such as a person's, which is returned instead if `passed` is True.
+        votes: What each checker said, in order, where several were asked.
     """
 
     passed: bool | None
     critique: str = ""
-    score: float | None = None
+    score: FiniteFloat | None = None
     reasoning: str = ""
     error: str | None = None
+    corrected: str | None = None
+    votes: tuple[Vote, ...] = ()
 
 
 class Round(Record):
@@ -67,11 +91,15 @@ class Round(Record):
         answer: The text of the answer.
         verdict: The judgement; None when the answer was not checked.
         usage: Spent on writing and on checking this answer.
+        changed: Whether the answer differs from the one before, but for white space; None for the first.
+        score_change: By how much its score differs from that of the one before; None unless both have one.
     """
 
     answer: str
     verdict: Verdict | None = None
     usage: Usage = Field(default_factory=Usage)
+    changed: bool | None = None
+    score_change: float | None = None
 
 
 class TemplateInfo(Record):
@@ -88,12 +116,15 @@ class CacResult(Record):
 
     Attributes:
         status: Why the run ended. "passed": the checker accepted the answer. "exhausted": no answer passed within
-            `max_rounds` revisions. "unverified": the answer was returned without a verdict on it (it calls tools, the
-            checker could not tell or crashed and the policy is to accept, or the graph's step limit came first).
-            "failed": the model crashed while revising, and an earlier answer was returned.
+            `max_rounds` revisions. "plateau": the model gave the same answer again. "oscillation": it returned to an
+            earlier one. "budget": the budget allowed no further model call. "unverified": the answer was returned
+            without a verdict on it (it calls tools, the checker could not tell or crashed and the policy is to accept,
+            or the graph's step limit came first). "failed": the model crashed while revising, and an earlier answer was
+            returned.
         rounds: Every answer in order, the first one included.
-        chosen: Index into `rounds` of the answer that was returned; None if there was none.
-        usage: The sum over all rounds.
+        chosen: Index into `rounds` of the answer that was returned; None if there was none, or if `on_exhausted` put
+            something else in its place.
+        usage: The sum over all rounds, and what was spent on an answer that never came because the model crashed.
         strategy: How answer and critique were put before the model again.
         template: The critique template, where one was used.
         error: What went wrong, when something did.

@@ -75,7 +75,7 @@ RULES: Mapping[str, Rule] = {
     "prompts": rule("errors results yaml"),
     # What the methods share: progress events, what was spent, how an answer is put before the model again.
     "events": rule("results"),
-    "usage": rule("results langchain_core"),
+    "usage": rule("errors results budget langchain_core"),
     "strategies": rule("errors results messages prompts langchain_core"),
     # Inference engines: tokens and logits, nothing of LangChain.
     "backends": rule(),
@@ -92,6 +92,9 @@ RULES: Mapping[str, Rule] = {
     # Who judges an answer.
     "checkers": rule(),
     "checkers.*": rule(f"{WORDS} usage models checkers.*"),
+    "checkers.code_runner": rule(dynamic=True),  # runs by itself, in a process of its own, and imports the answer
+    "checkers.human": rule(f"{WORDS} checkers.base langgraph"),  # it interrupts the run
+    "checkers.jury": rule(f"{WORDS} checkers.base checkers.adapters checkers.outcomes langgraph"),  # to tell an interrupt from a crash
     # The three methods: they meet as LangChain runnables and never import one another.
     "cac": rule(f"{METHOD} langgraph"),
     "s2a": rule(f"{METHOD} langgraph"),
@@ -353,7 +356,7 @@ def only(library: str) -> set[str]:
 
 def test_the_rules_themselves_confine_each_library() -> None:
     assert only("llama_cpp") == {"backends.llama_cpp"}
-    assert only("langgraph") == {"cac", "s2a", "rain.graph", "middleware"}
+    assert only("langgraph") == {"cac", "s2a", "rain.graph", "middleware", "checkers.human", "checkers.jury"}
     assert only("langchain") == {"middleware", "models"}
     assert only("rich") == {"cli"}
 

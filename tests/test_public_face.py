@@ -13,20 +13,29 @@ import pytest
 import correction_graphs
 
 PUBLIC = [
+    "Budget",
     "CacResult",
     "ChatLlama",
     "CheckRequest",
     "Checker",
+    "CodeChecker",
     "CorrectionError",
+    "GroundingChecker",
+    "HumanChecker",
+    "Jury",
     "LLMCritic",
     "Round",
+    "Sequential",
     "Template",
     "Usage",
     "Verdict",
+    "Vote",
     "__version__",
     "as_checker",
     "build_cac_graph",
     "create_cac_graph",
+    "from_evaluator",
+    "from_validator",
     "load_template",
 ]
 
@@ -110,7 +119,7 @@ def test_a_misspelt_name_is_answered_with_the_right_one() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'zzz'; its public names are CacResult, .*load_template"):
+    with pytest.raises(AttributeError, match=r"no attribute 'zzz'; its public names are Budget, .*load_template"):
         correction_graphs.zzz  # noqa: B018
 
 

@@ -1,0 +1,583 @@
+"""CodeChecker: an answer's code is run against the caller's tests, and what fails becomes the critique."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+import json
+import math
+import os
+import re
+import secrets
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, get_args
+
+from langchain_core.runnables import RunnableConfig, run_in_executor
+
+from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.errors import SettingsError
+from correction_graphs.results import Verdict
+
+Language = Literal["python"]
+
+_MAX_CRITIQUE = 1500
+_MAX_REASONING = 10_000
+_MAX_OUTPUT = 20_000
+_POLL = 0.02
+
+
+class CodeChecker(Checker):
+    r"""Runs tests on the code in an answer, in a process of its own.
+
+    The code is taken from the last fenced block that is labelled as Python, or, if none is, from the last block without
+    a label; an answer that has neither does not pass. It becomes the module `answer`. It is imported, not run as a
+    script, so what is under `if __name__ == "__main__"` does not happen.
+
+    Warning:
+        This is **not a security sandbox**. The code runs with the rights of this process: it can read and delete files,
+        use the network, and look at other processes. It also shares a process with the tests, so code that sets out to
+        deceive them can. What there is guards against accidents: limits on time, memory and the size of files, no
+        standard input, an environment without your variables, a temporary folder, and the end of every process that
+        was started. Where people you do not trust can influence the answers, run all of this in a container or a
+        virtual machine that you can afford to lose.
+
+    Args:
+        tests: Python source, yours and trusted. Each `assert` and each function `test_*` at top level is one test; all
+            of them run, the functions last. The rest of the top level is run in between, as it comes; where there are
+            no tests but a call such as `check(add)`, all of it is one test. Public names of the answer are there
+            already, and `import answer` works. Test functions take no arguments, and may be async. pytest is not
+            needed, nor does it run them.
+        allow_execution: Has to be True, which says that you have read the warning.
+        language: What the code is written in; "python" is the only one so far.
+        seconds: Wall-clock time for everything. Each process may also use about as much CPU time, and no more.
+        memory_mb: Address space of each process, in MiB.
+        file_mb: Size of each file that is written, in MiB. How many there are is not limited.
+        interpreter: The Python that runs code and tests, 3.8 or newer; by default this one, with its packages.
+
+    Raises:
+        SettingsError: If `allow_execution` is not True, the tests are no Python or hold no test, a limit is out of
+            range, the interpreter is not there, or the system has no limits for processes (Windows).
+
+    Example:
+        ```python
+        from correction_graphs import CheckRequest, CodeChecker
+
+        checker = CodeChecker("assert add(1, 2) == 3", allow_execution=True)
+
+        answer = "Here it is:\n```python\ndef add(a, b):\n    return a - b\n```"
+        verdict = checker.invoke(CheckRequest(messages=(), answer=answer))
+        assert verdict.passed is False
+        assert "-1 == 3 does not hold" in verdict.critique
+        assert checker.invoke(CheckRequest(messages=(), answer=answer.replace("-", "+"))).passed
+        ```
+    """
+
+    def __init__(
+        self,
+        tests: str,
+        *,
+        allow_execution: bool = False,
+        language: Language = "python",
+        seconds: float = 10,
+        memory_mb: int = 512,
+        file_mb: int = 16,
+        interpreter: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if allow_execution is not True:
+            raise SettingsError(
+                "CodeChecker runs code that a model wrote, on this machine and with the rights of this process. Its "
+                "limits guard against accidents; they are no security sandbox. Pass `allow_execution=True` if that "
+                "is acceptable here, best in a container that holds nothing of value"
+            )
+        if importlib.util.find_spec("resource") is None:
+            raise SettingsError(
+                f"CodeChecker needs limits for processes (Python's module `resource`), which {sys.platform!r} does not "
+                "have; use Linux, or a container with it"
+            )
+        if language not in get_args(Language):
+            raise SettingsError(f"`language` is {language!r}; it is one of {', '.join(map(repr, get_args(Language)))}")
+        _require_number("seconds", seconds, "seconds")
+        _require_number("memory_mb", memory_mb, "MiB")
+        _require_number("file_mb", file_mb, "MiB")
+        self.plan = read_tests(tests)
+        self.language = language
+        self.seconds = seconds
+        self.memory_mb = memory_mb
+        self.file_mb = file_mb
+        self.interpreter = _find_interpreter(interpreter)
+        self.name = "code"
+
+    def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:  # noqa: ARG002
+        """Run the tests and wait for them."""
+        return self._judge(request.answer, threading.Event(), threading.Event())
+
+    async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
+        """Run the tests while a worker thread waits for them. Cancellation ends them before it goes on."""
+        begun, stop = threading.Event(), threading.Event()
+        work = asyncio.ensure_future(run_in_executor(config, self._judge, request.answer, begun, stop))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stop.set()
+            if not begun.is_set():  # no thread was free yet
+                work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+    def _judge(self, answer: str, begun: threading.Event, stop: threading.Event) -> Verdict:
+        begun.set()
+        blocks = code_blocks(answer, self.language)
+        if not blocks:
+            return Verdict(passed=False, score=0.0, critique=_NO_CODE)
+        with tempfile.TemporaryDirectory(prefix="correction-graphs-", ignore_cleanup_errors=True) as folder:
+            run = self._run(blocks[-1], Path(folder).resolve(), stop)
+        return judge_run(run, self.plan, seconds=self.seconds, blocks=len(blocks))
+
+    def _run(self, code: str, folder: Path, stop: threading.Event) -> Run:
+        runner = folder / "code_runner.py"
+        shutil.copyfile(Path(__file__).with_name("code_runner.py"), runner)
+        (folder / "answer.py").write_text(code, encoding="utf-8", errors="replace")
+        (folder / "tests.py").write_text(self.plan.source, encoding="utf-8")
+        settings = {
+            "seconds": math.ceil(self.seconds) + 1,  # of CPU time; the wall clock is to strike first
+            "memory": int(self.memory_mb * 2**20),
+            "file_size": int(self.file_mb * 2**20),
+        }
+        command = [self.interpreter, "-B", "-s", "-X", "utf8", str(runner)]
+        room = 2**16 + 2**14 * len(self.plan.names)
+        return run_process(command, settings, folder, seconds=self.seconds, max_report=room, stop=stop)
+
+
+_NO_CODE = (
+    "There is no Python code block in the answer. Write the complete program in one block that begins with a line "
+    "```python and ends with a line ```."
+)
+
+
+def _require_number(name: str, value: object, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise SettingsError(f"`{name}` is {value!r}; give a number of {unit} above 0")
+
+
+def _find_interpreter(interpreter: str | os.PathLike[str] | None) -> str:
+    wanted = sys.executable if interpreter is None else os.fspath(interpreter)
+    found = shutil.which(wanted) if wanted else None
+    if found is None:
+        raise SettingsError(f"`interpreter` is {wanted!r}, which is no program here; give the path of a Python")
+    return str(Path(found).absolute())  # not resolved: a virtual environment is known by the link to it
+
+
+# The answer
+
+_OPENING = re.compile(
+    r"(?P<lead>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"  # a fence may stand right after a list marker
+    r"(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<other>.*))"
+)
+_LABELS: dict[str, frozenset[str]] = {"python": frozenset({"python", "python3", "py", "py3"})}
+_WRAPPERS = frozenset({"markdown", "md", "mdx", "text", "txt", "plaintext"})
+
+
+class Block(NamedTuple):
+    """A fenced block: the first word after the fence, in lower case, and what is inside."""
+
+    label: str
+    text: str
+
+
+def code_blocks(answer: str, language: Language = "python") -> list[str]:
+    """Return the code of the blocks labelled with the language, or else of those without a label, in order.
+
+    A block that the whole answer was wrapped in, labelled as Markdown or text, is opened if there is no such block
+    beside it.
+    """
+    blocks = list(fenced_blocks(answer))
+    for labels in (_LABELS[language], {""}):
+        if found := [block.text for block in blocks if block.label in labels and block.text.strip()]:
+            return found
+    return [code for block in blocks if block.label in _WRAPPERS for code in code_blocks(block.text, language)]
+
+
+def fenced_blocks(text: str) -> Iterator[Block]:
+    """Yield the fenced code blocks of a Markdown text, as CommonMark reads them, in lists too and at any depth.
+
+    A fence is closed by one at least as long, of the same character and at most three columns deeper, so an indented
+    fence in a docstring does not end the code around it. One that is never closed goes on to the end.
+    """
+    lines = iter(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    for line in lines:
+        opening = _OPENING.fullmatch(line)
+        if opening is None:
+            continue
+        marks = opening["ticks"] or opening["tildes"]
+        depth = len(opening["lead"])
+        closing = re.compile(rf"[ \t]{{0,{depth + 3}}}{marks[0]}{{{len(marks)},}}[ \t]*")
+        inside: list[str] = []
+        for code in lines:
+            if closing.fullmatch(code):
+                break
+            inside.append(re.sub(rf"^[ \t]{{0,{depth}}}", "", code))
+        yield Block(_label(opening["info"] or opening["other"] or ""), "\n".join(inside) + "\n")
+
+
+def _label(info: str) -> str:
+    """Return the language in what follows a fence: `python`, `Python title=x`, `{.python}`, `python:main.py`."""
+    word = re.match(r"[\s{.]*([^\s{}:,;=(]*)", info)
+    return word[1].lower() if word else ""
+
+
+# The tests
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The caller's tests, and what has to have passed in the end.
+
+    Attributes:
+        source: The tests themselves.
+        assertions: The source of each assertion at top level.
+        functions: The names of the test functions.
+    """
+
+    source: str
+    assertions: tuple[str, ...]
+    functions: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call each test, in the order they are run."""
+        return (*(textwrap.shorten(source, 100, placeholder=" ...") for source in self.assertions), *self.functions)
+
+
+def read_tests(source: str) -> Plan:
+    """Find the tests in a source.
+
+    Raises:
+        SettingsError: If it is no Python, there are no tests in it, or some that would never be run.
+    """
+    if not isinstance(source, str):
+        raise SettingsError(f"`tests` is {source!r}; give Python source as text, such as 'assert add(1, 2) == 3'")
+    source = textwrap.dedent(source)
+    try:
+        tree = ast.parse(source, filename="tests")
+    except (SyntaxError, ValueError) as error:
+        raise SettingsError(f"`tests` is not Python source: {error}") from error
+    if not any(isinstance(node, ast.Assert | ast.Call | ast.Raise) for node in ast.walk(tree)):
+        raise SettingsError(
+            f"`tests` is {textwrap.shorten(source, 80)!r}, which checks nothing; give Python source with assertions or "
+            "functions `test_*`; a file is given by its content, such as Path('tests.py').read_text()"
+        )
+    functions = [node for node in tree.body if _is_test(node)]
+    names = [function.name for function in functions if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for problem in _never_run(tree):
+        raise SettingsError(f"`tests`: {problem}")
+    assertions = (node for node in tree.body if isinstance(node, ast.Assert))
+    return Plan(source, tuple(ast.get_source_segment(source, node) or "assert" for node in assertions), tuple(names))
+
+
+def _is_test(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+
+
+def _never_run(tree: ast.Module) -> Iterator[str]:
+    """Yield what is wrong with tests that look as if they would be run."""
+    seen: set[str] = set()
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = [each.name for each in _outside_functions(node) if each.name.startswith("test_")]
+            yield from (f"{name!r} is not run in line {node.lineno}; move it to the top level" for name in inner)
+        elif _is_test(node):
+            if node.name in seen:
+                yield f"{node.name!r} is there twice; give each test a name of its own"
+            seen.add(node.name)
+            required = len(node.args.posonlyargs + node.args.args) - len(node.args.defaults)
+            marked = any("pytest" in ast.unparse(decorator) for decorator in node.decorator_list)
+            if (required > 0 or None in node.args.kw_defaults) and (marked or not node.decorator_list):
+                yield f"{node.name!r} takes arguments, but there are no fixtures or parameters here; call it in a loop"
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield the functions in classes and compound statements, but not those inside functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+        else:
+            yield from _outside_functions(child)
+
+
+# The process
+
+
+@dataclass
+class Run:
+    """What became of a run.
+
+    Attributes:
+        report: What the runner told, in order.
+        output: The end of what was printed.
+        exit_code: As `subprocess` tells it; None if the process had to be ended because its time was up.
+    """
+
+    report: list[dict[str, Any]] = field(default_factory=list)
+    output: str = ""
+    exit_code: int | None = None
+
+
+def run_process(
+    command: Sequence[str],
+    settings: dict[str, int],
+    folder: Path,
+    *,
+    seconds: float,
+    max_report: int,
+    stop: threading.Event,
+) -> Run:
+    """Run the runner in a folder until it ends, its time is up, or `stop` is set; nothing of it is left running."""
+    deadline = time.monotonic() + seconds
+    secret, mark = secrets.token_hex(16), secrets.token_hex(16)
+    with _pipe() as (report_end, told_end):
+        environment = _environment(folder, mark)
+        process = subprocess.Popen(  # noqa: S603  (running this code is the purpose; the user has allowed it)
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[told_end.fileno()],
+            start_new_session=True,
+        )
+        assert process.stdin is not None  # noqa: S101  (for type checkers)
+        assert process.stdout is not None  # noqa: S101
+        output, report = Tail(process.stdout, _MAX_OUTPUT), Tail(report_end, max_report)
+        try:
+            with suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(json.dumps({**settings, "pipe": told_end.fileno(), "secret": secret}).encode())
+            told_end.close()
+            in_time = _listen(process, [output, report], deadline, stop)
+        finally:
+            _end(process, mark)
+        output.read()
+        report.read()
+        process.stdout.close()
+    return Run(
+        report=read_report(report.text, secret),
+        output=output.text.replace(f"{folder}{os.sep}", "").strip(),
+        exit_code=process.returncode if in_time else None,
+    )
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as source, open(writing, "wb", buffering=0) as target:  # noqa: PTH123
+        yield source, target
+
+
+class Tail:
+    """Reads a pipe without waiting, and keeps the end of what came."""
+
+    def __init__(self, pipe: IO[bytes], limit: int) -> None:
+        self.pipe = pipe
+        self.limit = limit
+        self._kept = bytearray()
+        os.set_blocking(pipe.fileno(), False)
+
+    def read(self) -> bool:
+        """Read what there is; return whether there can be more."""
+        with suppress(BlockingIOError):
+            for _ in range(64):  # then look at the clock again, however fast it is filled
+                chunk = os.read(self.pipe.fileno(), 2**16)
+                if not chunk:
+                    return False
+                self._kept += chunk
+                del self._kept[: -self.limit]
+        return True
+
+    @property
+    def text(self) -> str:
+        """What was kept."""
+        return self._kept.decode("utf-8", "replace")
+
+
+def _environment(folder: Path, mark: str) -> dict[str, str]:
+    """Return the environment of the process: nothing of the caller's but where programs are."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",  # equal answers get equal verdicts
+        # A thread for each core would fill the address space before any work is done.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        _MARK: mark,
+    }
+
+
+_MARK = "CORRECTION_GRAPHS_RUN"
+
+
+def _listen(process: subprocess.Popen[bytes], pipes: list[Tail], deadline: float, stop: threading.Event) -> bool:
+    """Read the pipes until the process ends; return False if its time was up, or it was stopped, before that."""
+    with selectors.DefaultSelector() as selector:
+        for pipe in pipes:
+            selector.register(pipe.pipe, selectors.EVENT_READ, pipe)
+        while not _has_ended(process):
+            left = deadline - time.monotonic()
+            if left <= 0 or stop.is_set():
+                return False
+            for key, _ in selector.select(min(left, _POLL)):
+                if not key.data.read():
+                    selector.unregister(key.fileobj)
+    return True
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether the process has ended, and leave it as a zombie: its id must not go to another process yet."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return process.poll() is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # somebody else has waited for it
+        return True
+
+
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End the process and all that it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(20):  # they may be starting others
+        if not (strays := _marked_processes(mark)):
+            return
+        for stray in strays:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(stray, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _marked_processes(mark: str) -> list[int]:
+    """Return the processes that left the group but have its environment, where the system shows that."""
+    marked, entry = [], f"{_MARK}={mark}".encode()
+    with suppress(OSError):
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):  # it is another user's, or has ended
+                if process.name.isdigit() and entry in (process / "environ").read_bytes().split(b"\0"):
+                    marked.append(int(process.name))
+    return marked
+
+
+def read_report(text: str, secret: str) -> list[dict[str, Any]]:
+    """Return the records that carry the secret; other lines are not the runner's."""
+    records = []
+    for line in text.split("\n"):
+        if line.startswith(f"{secret} "):
+            with suppress(ValueError):
+                record = json.loads(line[len(secret) + 1 :])
+                records.append(record)
+    return records
+
+
+# The verdict
+
+
+def judge_run(run: Run, plan: Plan, *, seconds: float, blocks: int = 1) -> Verdict:
+    """Turn what became of a run into a verdict.
+
+    Args:
+        run: The run.
+        plan: The tests that had to pass; each must have been reported.
+        seconds: How long it might take.
+        blocks: How many blocks of code there were to choose from.
+
+    Raises:
+        RuntimeError: If it did not get as far as the code, which is not the answer's fault.
+    """
+    if not any("ready" in record for record in run.report):
+        how = "in time" if run.exit_code is None else f"but ended with exit code {run.exit_code}"
+        raise RuntimeError(f"the process for the tests did not start {how}; it said {run.output[-_MAX_CRITIQUE:]!r}")
+    stopped = _what_stopped(run, plan, seconds)
+    errors = {record["done"]: record["error"] for record in run.report if "done" in record}
+    outcomes = [errors.get(number, "not run") for number in range(len(plan.names))]
+    passed = outcomes.count(None) if plan.names else int(stopped is None)
+    total = len(plan.names) or 1  # without tests that can be told apart, all of it is one
+    failures = [
+        f"{name}:\n{textwrap.indent(errors[number], '  ')}"
+        for number, name in enumerate(plan.names)
+        if errors.get(number) is not None
+    ]
+    lines = [f"{passed} of {total} test{'s' * (total > 1)} passed.", *([stopped] if stopped else []), *failures]
+    reasoning = "\n".join([*lines, *(["Output:", run.output] if run.output else [])])
+    return Verdict(
+        passed=passed == total and stopped is None,
+        score=passed / total,
+        critique="" if passed == total and stopped is None else _critique(lines, blocks),
+        reasoning=_shorten(reasoning, _MAX_REASONING),
+    )
+
+
+def _what_stopped(run: Run, plan: Plan, seconds: float) -> str | None:
+    """Say why not all of the tests were run; None if they were."""
+    told = {key for record in run.report for key in record}
+    for record in run.report:
+        if "broken" in record:
+            what = "The tests could not go on" if "imported" in told else "The code fails when it is imported"
+            return f"{what}:\n{textwrap.indent(record['broken'], '  ')}"
+    if "end" in told and run.exit_code == 0:
+        return None
+    started = [record["start"] for record in run.report if "start" in record]
+    done = {record["done"] for record in run.report if "done" in record}
+    during = [f"in {plan.names[number]!r}" for number in started if number not in done and number < len(plan.names)]
+    where = "while it was imported" if "imported" not in told else during[-1] if during else "between the tests"
+    if run.exit_code is None:
+        what = f"The code did not finish within {seconds:g} seconds; it was stopped {where}."
+    else:
+        what = f"The code ended the process {where} ({_words_for(run.exit_code)}), before all tests were done."
+    return (
+        f"{what}\nIts last output:\n{textwrap.indent(run.output[-_MAX_CRITIQUE // 2 :], '  ')}" if run.output else what
+    )
+
+
+def _words_for(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
+    return f"{name}: too much CPU time" if name == "SIGXCPU" else name
+
+
+def _critique(lines: Sequence[str], blocks: int) -> str:
+    """Return as much of the lines as there is room for; of the last one that fits in part, its beginning and end."""
+    note = f"Only the last of {blocks} code blocks was run; put the complete program into it." if blocks > 1 else ""
+    text, room = "", _MAX_CRITIQUE - len(note) - 1
+    for index, line in enumerate(lines):
+        left = room - len(text)
+        if left < _MAX_CRITIQUE // 5:
+            text += f"{len(lines) - index} more failed.\n"
+            break
+        text += f"{_shorten(line, left - 50)}\n"
+    return f"{text}{note}".strip()
+
+
+def _shorten(text: str, length: int) -> str:
+    """Return the first line of a text and as much of its end as there is room for."""
+    if len(text) <= length:
+        return text
+    first = text.partition("\n")[0][: length // 2]
+    return f"{first}\n...{text[len(first) + 5 - length :]}"
