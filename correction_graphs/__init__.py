@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from correction_graphs.checkers.base import Checker, CheckRequest
     from correction_graphs.checkers.code import CodeChecker
     from correction_graphs.checkers.critic import LLMCritic
-    from correction_graphs.checkers.human import HumanChecker
     from correction_graphs.checkers.grounding import GroundingChecker
+    from correction_graphs.checkers.human import HumanChecker
     from correction_graphs.checkers.jury import Jury
     from correction_graphs.checkers.libraries import from_evaluator, from_validator
     from correction_graphs.checkers.sequence import Sequential
+    from correction_graphs.demonstrations import DemonstrationBank
     from correction_graphs.errors import CorrectionError
     from correction_graphs.prompts import Template, load_template
     from correction_graphs.results import CacResult, Round, Usage, Verdict, Vote
@@ -36,6 +37,7 @@ __all__ = [
     "Checker",
     "CodeChecker",
     "CorrectionError",
+    "DemonstrationBank",
     "GroundingChecker",
     "HumanChecker",
     "Jury",
@@ -63,6 +65,7 @@ _HOMES = {
     "Checker": "correction_graphs.checkers.base",
     "CodeChecker": "correction_graphs.checkers.code",
     "CorrectionError": "correction_graphs.errors",
+    "DemonstrationBank": "correction_graphs.demonstrations",
     "GroundingChecker": "correction_graphs.checkers.grounding",
     "HumanChecker": "correction_graphs.checkers.human",
     "Jury": "correction_graphs.checkers.jury",

@@ -11,7 +11,7 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
 from uuid import uuid4
@@ -41,7 +41,7 @@ from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdict
-from correction_graphs.strategies import STRATEGIES, RevisionRequest, Strategy, StrategyName, context_from
+from correction_graphs.strategies import STRATEGIES, Opening, RevisionRequest, Strategy, StrategyName, context_from
 from correction_graphs.usage import UsageMeter
 
 OnUnknown = Literal["revise", "accept", "retry"]
@@ -81,8 +81,9 @@ def create_cac_graph(
             `"correctness"`, or one of these in Chinese, such as `"bias@zh"`.
         style: How the default checker is asked: `"verdict"`, `"natural_language"` or `"chain_of_thought"`.
         strategy: How answer and critique are put before the model: `"self"` repeats the question after them,
-            `"self_instruct"` asks for an improvement without repeating it, or a function from `RevisionRequest` to
-            messages.
+            `"self_instruct"` asks for an improvement without repeating it, `"fresh"` asks again with the newest
+            critique and without the rejected answers; or a `DemonstrationBank`, or a function from `RevisionRequest`
+            to messages.
         max_rounds: How many times an answer may be revised. With the default checker each costs two model calls; 0
             answers and checks once.
             A model that gives an answer it gave before ends the run, too.
@@ -185,6 +186,8 @@ def build_cac_graph(
         require_one_argument("strategy", strategy, "a RevisionRequest")
         if inspect.iscoroutinefunction(strategy):
             raise SettingsError(f"`strategy` is {strategy!r}, which is async; give a plain function")
+        if role := getattr(strategy, "role", None):
+            prompts.require(role)
         recontextualize: Strategy = strategy
         strategy_name = getattr(strategy, "__name__", type(strategy).__name__)
     else:
@@ -319,6 +322,10 @@ class _Rules(NamedTuple):
     on_checker_error: OnCheckerError
     on_exhausted: OnExhausted | Exhausted
     budget: Budget | None
+
+    def opening(self, messages: list[AnyMessage]) -> Sequence[AnyMessage]:
+        """Return what the first answer is written from."""
+        return self.strategy.opening(messages, self.template) if isinstance(self.strategy, Opening) else messages
 
     def meter(self, progress: Progress) -> UsageMeter:
         """Return what counts a step, and asks the budget before each model call in it."""
@@ -509,7 +516,7 @@ class _Generate(Runnable[Any, Any]):
         messages = state["messages"]
         check_conversation(messages)
         progress = state["cac_progress"] if state.get("cac_revising") else Progress()
-        return progress, list(messages if progress.context is None else progress.context)
+        return progress, list(self._rules.opening(messages) if progress.context is None else progress.context)
 
     def _read(self, state: State, progress: Progress, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
         if any(message.id == reply.id for message in state["messages"]):  # it would replace that message

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         default="chain_of_thought",
         help="how the critic is asked: verdict, natural_language or chain_of_thought",
     )
-    cac.add_argument("--strategy", default="self", help="how critiques are put before the model: self or self_instruct")
+    cac.add_argument("--strategy", default="self", help="how critiques are put before the model: self, self_instruct or fresh")
     cac.add_argument("--max-rounds", type=int, default=2, metavar="N", help="revisions at most")
     _add_model_options(cac)
     cac.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")

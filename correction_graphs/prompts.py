@@ -81,6 +81,7 @@ ROLES: Mapping[str, Mapping[str, Role]] = {
         "note.nothing_found": Role(),
         "revise.self": Role(required=frozenset({"critique", "question"})),
         "revise.self_instruct": Role(required=frozenset({"critique"})),
+        "revise.fresh": Role(required=frozenset({"critique", "question"})),
         "refuse": Role(),  # not a prompt: what is said in the place of an answer
     },
 }

@@ -7,7 +7,7 @@ A strategy is a function from what happened so far to the messages the next answ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, convert_to_messages
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,7 @@ from correction_graphs.messages import fence, question_of
 from correction_graphs.prompts import Template
 from correction_graphs.results import Round
 
-StrategyName = Literal["self", "self_instruct"]
+StrategyName = Literal["self", "self_instruct", "fresh"]
 
 
 class RevisionRequest(BaseModel):
@@ -38,6 +38,15 @@ class RevisionRequest(BaseModel):
 Strategy = Callable[[RevisionRequest], Sequence[AnyMessage]]
 
 
+@runtime_checkable
+class Opening(Protocol):
+    """A strategy that also has a say in what the first answer is written from."""
+
+    def opening(self, messages: Sequence[AnyMessage], template: Template) -> Sequence[AnyMessage]:
+        """Return what the first answer is written from, given the conversation."""
+        ...
+
+
 def repeat_question(request: RevisionRequest) -> list[AnyMessage]:
     """`"self"`: after each answer and its critique, the question is asked again (CaC-self, appendix B.1).
 
@@ -57,9 +66,25 @@ def instruct(request: RevisionRequest) -> list[AnyMessage]:
     return _rounds_as_turns(request, "revise.self_instruct")
 
 
+def start_afresh(request: RevisionRequest) -> list[AnyMessage]:
+    """`"fresh"`: the question again, with the newest critique, and without the rejected answers.
+
+    For answers that a model cannot let go of once it sees them. The context does not grow from round to round, and
+    shares with the one before only what stands in front of the question.
+    """
+    messages = list(request.messages)
+    at = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=len(messages))
+    critique = fence(critique_of(request.rounds[-1], request.template), "critique")
+    text = request.template.fill("revise.fresh", question=question_of(messages), critique=critique)
+    attached = [] if at == len(messages) else _without_text(messages[at])
+    messages[at : at + 1] = [HumanMessage([*attached, {"type": "text", "text": text}] if attached else text)]
+    return messages
+
+
 STRATEGIES: dict[StrategyName, tuple[Strategy, str]] = {
     "self": (repeat_question, "revise.self"),
     "self_instruct": (instruct, "revise.self_instruct"),
+    "fresh": (start_afresh, "revise.fresh"),
 }
 """The strategies by name, each with the template role it needs."""
 
@@ -88,6 +113,12 @@ def _rounds_as_turns(request: RevisionRequest, role: str, **slots: str) -> list[
         messages.append(AIMessage(done.answer if done.answer.strip() else "(no answer)"))
         messages.append(HumanMessage(request.template.fill(role, critique=critique, **slots)))
     return messages
+
+
+def _without_text(message: BaseMessage) -> list[str | dict[str, Any]]:
+    """Images and whatever else a message holds beside its text."""
+    blocks = [] if isinstance(message.content, str) else message.content
+    return [block for block in blocks if isinstance(block, dict) and block.get("type") != "text"]
 
 
 def critique_of(done: Round, template: Template) -> str:

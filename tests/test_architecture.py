@@ -76,6 +76,7 @@ RULES: Mapping[str, Rule] = {
     # What the methods share: progress events, what was spent, how an answer is put before the model again.
     "events": rule("results"),
     "usage": rule("errors results budget langchain_core"),
+    "demonstrations": rule("errors results messages prompts strategies langchain_core"),
     "strategies": rule("errors results messages prompts langchain_core"),
     # Inference engines: tokens and logits, nothing of LangChain.
     "backends": rule(),

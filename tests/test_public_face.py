@@ -20,6 +20,7 @@ PUBLIC = [
     "Checker",
     "CodeChecker",
     "CorrectionError",
+    "DemonstrationBank",
     "GroundingChecker",
     "HumanChecker",
     "Jury",

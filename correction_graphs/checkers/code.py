@@ -461,13 +461,16 @@ def _end(process: subprocess.Popen[bytes], mark: str) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for _ in range(20):  # they may be starting others
-        if not (strays := _marked_processes(mark)):
-            return
+    clean = 0
+    for _ in range(40):
+        strays = _marked_processes(mark)
         for stray in strays:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(stray, signal.SIGKILL)
-        time.sleep(0.005)
+        clean = 0 if strays else clean + 1
+        if clean == 2:  # noqa: PLR2004  (one look may miss a process that another has just started)
+            return
+        time.sleep(0.001)
 
 
 def _marked_processes(mark: str) -> list[int]:

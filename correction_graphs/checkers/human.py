@@ -49,11 +49,11 @@ class HumanChecker(Checker):
     """Stops the run and asks a person; the run goes on when it is resumed with a review.
 
     The graph, or the one it is part of, needs a checkpointer. What the person is shown is the value of the interrupt:
-    a dict with `type` ("cac.review"), `question`, `answer`, `round` (0 for the first answer), the `critiques` of earlier
-    rounds, and `error`, which says what was wrong with a review that could not be read. Then the run asks again.
+    a dict with `type` ("cac.review"), `question`, `answer`, `round` (0 for the first answer), the `critiques` of
+    earlier rounds, and `error`, which says why a review could not be read. Then the run asks again.
 
-    On resume LangGraph runs the node again from its start. Alone, or last in a `Sequential`, this checker repeats no
-    model call; in a `Jury`, the model calls of other jurors are repeated.
+    On resume LangGraph runs the node again from its start. Alone, this checker repeats no model call; in a `Sequential`
+    or a `Jury`, what the other checkers asked is asked again.
 
     Example:
         ```python

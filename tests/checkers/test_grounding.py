@@ -7,6 +7,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
+from pydantic import Field
 
 from correction_graphs import CheckRequest, GroundingChecker, create_cac_graph, load_template
 from correction_graphs.errors import CheckerError, SettingsError, TemplateError
@@ -24,7 +25,7 @@ class Shelf(BaseRetriever):
     """Returns the same documents whatever is asked, and remembers what was asked."""
 
     documents: list[Document]
-    asked: list[str] = []  # pydantic copies it
+    asked: list[str] = Field(default_factory=list)
 
     def _get_relevant_documents(self, query, *, run_manager):
         self.asked.append(query)
