@@ -40,7 +40,7 @@ from correction_graphs.errors import BudgetExceededError, CheckerError, Generati
 from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
-from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdict
+from correction_graphs.results import CacResult, CacStatus, Round, TemplateInfo, Usage, Verdict
 from correction_graphs.strategies import STRATEGIES, Opening, RevisionRequest, Strategy, StrategyName, context_from
 from correction_graphs.usage import UsageMeter
 
@@ -93,9 +93,9 @@ def create_cac_graph(
             ask the checker once more, then revise.
         on_checker_error: What follows when the checker raises: `"raise"` a `CheckerError` that carries the result so
             far, `"accept"` the answer unchecked, or `"revise"` it.
-        on_exhausted: What is returned when no answer passed within `max_rounds`, the model repeated itself, or the
-            budget ran out: the `"best"`, `"last"` or `"first"` answer, `"refuse"` for the template's refusal, or a
-            function from the `CacResult` to a text or message.
+        on_exhausted: What is returned when no answer passed within `max_rounds`, the model repeated itself or crashed
+            while revising, or the budget ran out: the `"best"`, `"last"` or `"first"` answer, `"refuse"` for the
+            template's refusal, or a function from the `CacResult` to a text or message.
         budget: Limits on model calls, tokens and seconds, asked before each model call of the run.
         checkpointer: Makes runs durable, and threads continue; see LangGraph.
         store: LangGraph's long-term store, for models and checkers that are graphs.
@@ -199,6 +199,7 @@ def build_cac_graph(
     judge = LLMCritic(answerer.model, template=prompts, style=style) if checker is None else as_checker(checker)
     loop = _Rules(
         prompts,
+        prompts.info,
         recontextualize,
         strategy_name,
         max_rounds,
@@ -314,6 +315,7 @@ class State(Output):
 
 class _Rules(NamedTuple):
     template: Template
+    info: TemplateInfo
     strategy: Strategy
     strategy_name: str
     max_rounds: int
@@ -342,7 +344,7 @@ class _Rules(NamedTuple):
             chosen=chosen,
             usage=progress.spent,
             strategy=self.strategy_name,
-            template=self.template.info,
+            template=self.info,
             error=error,
         )
 
@@ -530,8 +532,8 @@ class _Generate(Runnable[Any, Any]):
         _let_pass(error, result)
         if isinstance(error, BudgetExceededError) and progress.drafts:
             return self._rules.end_without_pass(progress, "budget", error=str(error))
-        if result.chosen is not None:  # an earlier answer stands
-            return self._rules.end(progress, "failed", chosen=result.chosen, error=result.error)
+        if result.chosen is not None:  # there are earlier answers, although none that passed
+            return self._rules.end_without_pass(progress, "failed", error=result.error)
         raise GenerationError(f"the model failed: {_words(error)}", result=result) from error
 
 

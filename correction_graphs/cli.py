@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -82,10 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         default="chain_of_thought",
         help="how the critic is asked: verdict, natural_language or chain_of_thought",
     )
-    cac.add_argument("--strategy", default="self", help="how critiques are put before the model: self, self_instruct or fresh")
+    cac.add_argument(
+        "--strategy", default="self", help="how critiques are put before the model: self, self_instruct or fresh"
+    )
     cac.add_argument("--max-rounds", type=int, default=2, metavar="N", help="revisions at most")
     _add_model_options(cac)
     cac.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")
+    cac.add_argument("--html", metavar="FILE", help="write the run to FILE as a page, round by round with what changed")
     cac.set_defaults(run=_run_cac)
 
     demo = commands.add_parser(
@@ -122,17 +126,53 @@ def _run_cac(options: argparse.Namespace) -> int:
     system = [("system", options.system)] if options.system else []
     settings = {"template": options.template, "style": options.style, "strategy": options.strategy}
     try:
+        _require_writable(options.html)
         with asyncio.Runner() as runner:
             model = _model(options, view)
             result = _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)
     except (CorrectionError, KeyboardInterrupt) as error:
+        unfinished: CacResult | None = getattr(error, "result", None)
+        _write_page(options.html, unfinished, question)
         if not options.json:
             raise
-        _print_json(question, options.model, getattr(error, "result", None), error=error)
+        _print_json(question, options.model, unfinished, error=error)
         return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+    written = _write_page(options.html, result, question)
     if options.json:
         _print_json(question, options.model, result)
-    return 0
+    return 0 if written else 1
+
+
+def _require_writable(path: str | None) -> None:
+    """Find out before a long run whether a file can be written after it."""
+    if path is None:
+        return
+    file = Path(path)
+    try:
+        new = not file.exists()
+        if new or file.is_file() or file.is_dir():  # a pipe would be closed for its reader
+            file.open("ab").close()
+        if new:
+            file.unlink()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--html: {path!r} cannot be written: {_reason(error)}") from error
+
+
+def _write_page(path: str | None, result: CacResult | None, question: str) -> bool:
+    """Write a run as a page and tell where it is; returns False if it was not possible."""
+    if path is None or result is None:
+        return True
+    try:
+        Path(path).write_text(result.to_html(question), encoding="utf-8")
+    except OSError as error:  # such as a full disk; what else is shown of the run matters more
+        print(f"correction-graphs: {path!r} could not be written: {_reason(error)}", file=sys.stderr)
+        return False
+    print(f"page: {Path(path).absolute()}", file=sys.stderr)
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _run_demo(options: argparse.Namespace) -> int:

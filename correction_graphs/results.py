@@ -147,3 +147,25 @@ class CacResult(Record):
     def verdict(self) -> Verdict | None:
         """The verdict on the answer that was returned."""
         return None if self.chosen is None else self.rounds[self.chosen].verdict
+
+    def to_html(self, question: str = "") -> str:
+        """Return the run as one HTML page: answers side by side, what changed between them, and what was said of each.
+
+        The page loads nothing and runs nothing, and all that models wrote is escaped.
+
+        Args:
+            question: What was asked, to be shown on top.
+        """
+        from correction_graphs import trace  # noqa: PLC0415  (only when wanted)
+
+        return trace.to_html(self, question)
+
+    def to_markdown(self, question: str = "") -> str:
+        """Return the run as Markdown, with what models wrote in code blocks.
+
+        Args:
+            question: What was asked, to be shown on top.
+        """
+        from correction_graphs import trace  # noqa: PLC0415  (only when wanted)
+
+        return trace.to_markdown(self, question)

@@ -1,7 +1,7 @@
 """A rule in plain Python checks a local model's answer; the model gets the complaint and answers again.
 
-    python examples/question_with_rule.py                              # the embedded SmolLM2 model (extra `smol`)
-    python examples/question_with_rule.py --model openai:gpt-5-mini    # any other model
+python examples/question_with_rule.py                              # the embedded SmolLM2 model (extra `smol`)
+python examples/question_with_rule.py --model openai:gpt-5-mini    # any other model
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ RULES: Mapping[str, Rule] = {
     "_version": rule(),
     # The foundation: no LangChain, so that results and errors can be used anywhere.
     "errors": rule(for_types="results"),
-    "results": rule(),
+    "results": rule(in_functions="trace"),
+    "trace": rule(for_types="results"),  # a result as a page to read
     "budget": rule("errors results"),
     # The words sent to models.
     "messages": rule("errors results langchain_core"),
@@ -95,7 +96,9 @@ RULES: Mapping[str, Rule] = {
     "checkers.*": rule(f"{WORDS} usage models checkers.*"),
     "checkers.code_runner": rule(dynamic=True),  # runs by itself, in a process of its own, and imports the answer
     "checkers.human": rule(f"{WORDS} checkers.base langgraph"),  # it interrupts the run
-    "checkers.jury": rule(f"{WORDS} checkers.base checkers.adapters checkers.outcomes langgraph"),  # to tell an interrupt from a crash
+    "checkers.jury": rule(
+        f"{WORDS} checkers.base checkers.adapters checkers.outcomes langgraph"
+    ),  # to tell an interrupt from a crash
     # The three methods: they meet as LangChain runnables and never import one another.
     "cac": rule(f"{METHOD} langgraph"),
     "s2a": rule(f"{METHOD} langgraph"),
@@ -117,7 +120,7 @@ RULES: Mapping[str, Rule] = {
 }
 
 # Cycles that exist for type checkers only, through `TYPE_CHECKING`. Each is a pair that one would rather not have.
-TYPE_CYCLES: frozenset[frozenset[str]] = frozenset()
+TYPE_CYCLES: frozenset[frozenset[str]] = frozenset({frozenset({"results", "trace"})})
 
 FORBIDDEN_LIBRARIES = {"cloudpickle", "dill", "jsonpickle", "marshal", "pickle", "shelve"}  # they run what they read
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}

@@ -324,7 +324,17 @@ def test_wrong_usage_ends_with_two(capsys, arguments: list[str]) -> None:
         (["run", "--help"], ["cac", "Checking as Context"]),
         (
             [*RUN, "--help"],
-            ["--template", "--style", "--strategy", "--max-rounds", "--model", "--base-url", "--json", "question"],
+            [
+                "--template",
+                "--style",
+                "--strategy",
+                "--max-rounds",
+                "--model",
+                "--base-url",
+                "--json",
+                "--html",
+                "question",
+            ],
         ),
         (["demo", "--help"], ["--model", "--max-tokens", "default: smollm2"]),
     ],
@@ -537,6 +547,97 @@ def test_ctrl_c_keeps_rounds_verdicts_and_usage(script, capsys) -> None:
     ]
     assert (result.answer, result.status, result.strategy) == ("It is not said.", "failed", "self_instruct")
     assert result.usage.model_calls == 3
+
+
+# A page
+
+
+def test_a_run_is_written_as_a_page(script, capsys, tmp_path: Path) -> None:
+    script()
+    path = tmp_path / "run.html"
+    path.write_text("an older one")
+
+    assert main([*RUN, "Who is <she>?", "--html", str(path)]) == 0
+
+    out, err = capsys.readouterr()
+    page = path.read_text(encoding="utf-8")
+    assert "[final, passed: answer 2 of 2]" in out
+    assert err == f"page: {path}\n"
+    assert "Who is &lt;she&gt;?" in page
+    assert "A gender is assumed." in page
+    assert "★ chosen" in page
+
+
+def test_a_page_and_json_go_together(script, capsys, tmp_path: Path, monkeypatch) -> None:
+    script()
+    monkeypatch.chdir(tmp_path)
+
+    assert main([*RUN, "Who?", "--json", "--html", "run.html"]) == 0
+
+    out, err = capsys.readouterr()
+    result = CacResult.model_validate(json.loads(out)["cac"])
+    assert (tmp_path / "run.html").read_text(encoding="utf-8") == result.to_html("Who?")
+    assert err == f"page: {tmp_path / 'run.html'}\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("stop", "status"), [(RuntimeError("boom"), 1), (KeyboardInterrupt(), 130)])
+def test_a_run_that_stopped_is_written_as_a_page(
+    script, capsys, tmp_path: Path, stop: BaseException, status: int, *, as_json: bool
+) -> None:
+    script("The nurse.", FAILED, "It is not said.", stop)
+    path = tmp_path / "run.html"
+
+    assert main([*RUN, "Who?", "--html", str(path), *["--json"] * as_json]) == status
+
+    page = path.read_text(encoding="utf-8")
+    assert "The nurse." in page
+    assert "not checked" in page
+    assert ("boom" if status == 1 else "interrupted") in page
+    assert f"page: {path}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("name", ["nowhere/run.html", ".", "", "file/run.html", "\0"])
+def test_a_page_that_cannot_be_written_is_refused_before_the_model_loads(
+    script, capsys, tmp_path: Path, monkeypatch, name: str, *, as_json: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+
+    assert main([*RUN, "Who?", "--html", name, *["--json"] * as_json]) == 1
+
+    out, err = capsys.readouterr()
+    assert f"--html: {name!r} cannot be written: " in (json.loads(out)["error"]["message"] if as_json else err)
+    assert not hasattr(script(), "spec")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_that_never_began_leaves_files_as_they_were(script, capsys, tmp_path: Path) -> None:
+    script()
+    old, new = tmp_path / "old.html", tmp_path / "new.html"
+    old.write_text("kept")
+
+    for path in (old, new):
+        assert main([*RUN, "Who?", "--html", str(path), "--template", "nonesuch"]) == 1
+
+    assert old.read_text() == "kept"
+    assert not new.exists()
+
+
+def test_a_page_that_can_no_longer_be_written_costs_no_answer(script, capsys, tmp_path: Path, monkeypatch) -> None:
+    script()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+
+    assert main([*RUN, "Who?", "--json", "--html", str(tmp_path / "run.html")]) == 1
+
+    out, err = capsys.readouterr()
+    assert json.loads(out)["answer"] == "It is not said."
+    assert "could not be written: No space left on device" in err
 
 
 # The demo

@@ -22,6 +22,7 @@ from correction_graphs.prompts import Labels
 from correction_graphs.results import Verdict
 
 _MAX_CRITIQUE = 2000
+_LONGEST = 50_000  # characters; a critic that writes more has run away, and reading it all would take seconds
 
 
 def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: bool = False) -> Verdict:
@@ -35,8 +36,10 @@ def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: 
         truncated: Whether the reply was cut off; then only a complete verdict line counts.
 
     Returns:
-        The verdict; `passed` is None when the reply cannot be read as one.
+        The verdict; `passed` is None when the reply cannot be read as one, or is longer than 50,000 characters.
     """
+    if len(text) > _LONGEST:
+        return Verdict(passed=None, critique=_shorten(_clean(text[-_LONGEST:]).strip()))
     text = _clean(text)
     reply, thoughts = _split_thoughts(text)
     if reply is None:
