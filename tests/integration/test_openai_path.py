@@ -58,10 +58,10 @@ async def test_answers_are_checked_and_usage_is_summed(server, connect, mode: st
 
     result: CacResult = out["cac"]
     (spent,) = counted.usage_metadata.values()
-    assert result.status in {"passed", "exhausted"}
+    assert result.status in {"passed", "exhausted", "plateau"}, "which one is up to the model"
     assert len(out["messages"]) == 2
     assert out["messages"][-1].text == result.answer != ""
-    assert result.usage.model_calls == 2 * len(result.rounds)
+    assert result.usage.model_calls == 2 * len(result.rounds) - (result.status == "plateau")
     assert result.usage.input_tokens == spent["input_tokens"] > 0
     assert result.usage.output_tokens == spent["output_tokens"] > 0
     assert sum(done.usage.output_tokens for done in result.rounds) == result.usage.output_tokens
@@ -71,7 +71,7 @@ async def test_a_revision_is_written_with_the_critique_in_view(server, connect) 
     result = create_cac_graph(connect(server), checker=fails, max_rounds=1).invoke(ASK)["cac"]
 
     first, second = result.rounds
-    assert result.status == "exhausted"
+    assert result.status in {"exhausted", "plateau"}, "which one is up to the model"
     assert second.usage.input_tokens > first.usage.input_tokens + first.usage.output_tokens
 
 
@@ -91,7 +91,7 @@ async def test_only_the_final_answer_is_streamed(server, connect, mode: str) -> 
     assert said == result.answer
     assert [event["type"] for event in events][:2] == ["cac.draft", "cac.verdict"]
     assert events[-1]["type"] == "cac.end"
-    assert result.usage.model_calls == 2 * len(result.rounds)
+    assert result.usage.model_calls == 2 * len(result.rounds) - (result.status == "plateau")
     assert [event["answer"] for event in events if event["type"] == "cac.draft"] == [
         done.answer for done in result.rounds
     ]
@@ -163,5 +163,5 @@ def test_the_command_line_prints_json(server) -> None:
     result = CacResult.model_validate(document["cac"])
     assert (run.returncode, run.stderr, document["error"]) == (0, "", None)
     assert document["answer"] == result.answer != ""
-    assert result.usage.model_calls == 2 * len(result.rounds)
+    assert result.usage.model_calls == 2 * len(result.rounds) - (result.status == "plateau")
     assert 0 < result.usage.output_tokens <= 24 * result.usage.model_calls, "--max-tokens reaches the server"
