@@ -386,8 +386,9 @@ class _Rules(NamedTuple):
         Raises:
             GenerationError: If all answers are empty and the policy is to return one, or its function failed.
         """
-        best = best_round(progress.rounds, keep_best=self.keep_best)
-        written = [index for index, done in enumerate(progress.rounds) if done.answer.strip()]
+        rounds = progress.rounds
+        best = best_round(rounds, keep_best=self.keep_best)
+        written = _written(rounds)
         if callable(self.on_exhausted):
             result = self.result(progress, status, chosen=best, error=error)
             try:
@@ -413,7 +414,7 @@ class _Rules(NamedTuple):
         if steps_left <= _STEPS_TO_CHECK:
             best = best_round(progress.rounds, keep_best=self.keep_best)
             return self.end(progress, "unverified", chosen=best, error=_STEP_LIMIT)
-        *earlier, newest = [_squeezed(done.answer) for done in progress.rounds]
+        *earlier, newest = [_squeezed(answer_of(draft.message)) for draft in progress.drafts]
         if newest and newest in earlier:  # what was said of it then, still holds
             known = progress.drafts[len(earlier) - 1 - earlier[::-1].index(newest)].verdict
             repeated = progress.judge(known)
@@ -455,11 +456,16 @@ def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | No
         keep_best: Whether a higher score wins, of equal ones the earlier. Else, and where no answer has a score, the
             last one is returned.
     """
-    written = [index for index, done in enumerate(rounds) if done.answer.strip()]
+    written = _written(rounds)
     scores = {i: v.score for i in written if (v := rounds[i].verdict) is not None and v.score is not None}
     if keep_best and scores:
         return max(scores, key=lambda index: (scores[index], -index))
     return written[-1] if written else None
+
+
+def _written(rounds: tuple[Round, ...]) -> list[int]:
+    """Indices of the answers that say something."""
+    return [index for index, done in enumerate(rounds) if done.answer.strip()]
 
 
 def _compared(done: Round, before: Round) -> Round:

@@ -15,7 +15,7 @@ from typing import Annotated, Self
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from correction_graphs.errors import SettingsError
+from correction_graphs.errors import SettingsError, validation_problems
 from correction_graphs.messages import fence
 from correction_graphs.prompts import Template
 from correction_graphs.results import CacResult
@@ -113,7 +113,7 @@ class DemonstrationBank:
                 try:
                     found.append(Demonstration.model_validate_json(line))
                 except ValidationError as error:
-                    problems = "; ".join(f"{_place(problem['loc'])}: {problem['msg']}" for problem in error.errors())
+                    problems = validation_problems(error, whole="line")
                     raise SettingsError(f"{path}, line {number}: not a demonstration: {problems}") from error
         return cls(found)
 
@@ -152,7 +152,3 @@ def corrected(question: str, result: CacResult) -> Demonstration | None:
     return Demonstration(
         question=question, answer=first.answer, critique=first.verdict.critique, corrected=result.answer
     )
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "line"

@@ -22,7 +22,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from correction_graphs.results import CacResult
+
+
+def validation_problems(error: ValidationError, *, whole: str = "") -> str:
+    """Say in one line what pydantic found wrong, and where.
+
+    Args:
+        error: What pydantic raised.
+        whole: What to name as the place of a problem that is not one field's.
+    """
+    places = [(".".join(map(str, found["loc"])) or whole, found["msg"]) for found in error.errors()]
+    return "; ".join(f"{place}: {problem}" for place, problem in places)
 
 
 class CorrectionError(Exception):

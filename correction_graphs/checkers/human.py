@@ -9,6 +9,7 @@ from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
 from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.errors import validation_problems
 from correction_graphs.messages import question_of
 from correction_graphs.results import Verdict
 
@@ -85,10 +86,7 @@ class HumanChecker(Checker):
             try:
                 return read_review(said).verdict
             except ValidationError as invalid:
-                error = f"the review {said!r} cannot be read: " + "; ".join(
-                    f"{'.'.join(map(str, problem['loc'])) or 'review'}: {problem['msg']}"
-                    for problem in invalid.errors()
-                )
+                error = f"the review {said!r} cannot be read: {validation_problems(invalid, whole='review')}"
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Interrupt, as `check` does: nothing in it blocks."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from correction_graphs.errors import SettingsError
+from correction_graphs.errors import SettingsError, validation_problems
 from correction_graphs.results import Verdict
 
 CheckOutcome = Verdict | bool | float | str | Mapping[str, Any] | None
@@ -115,7 +115,7 @@ def _from_fields(fields: Mapping[Any, Any], name: str) -> Verdict:
     try:
         return Verdict.model_validate({key: plain(value) for key, value in fields.items()}, strict=True)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        faults = validation_problems(error)
         raise TypeError(
             f"checker {name!r} returned {shown(dict(fields))}, which is no Verdict ({faults}); a dict has `passed`, "
             "which is True, False or None, and may have `critique`, `score` and `reasoning`"
