@@ -11,14 +11,15 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
 from uuid import uuid4
 
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, merge_configs, var_child_runnable_config
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.cache.base import BaseCache
 from langgraph.channels import EphemeralValue
 from langgraph.config import get_stream_writer
@@ -33,8 +34,9 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from correction_graphs.budget import Budget
+from correction_graphs.caching import CachedAnswers, cached_verdicts
 from correction_graphs.checkers.adapters import CheckerLike, as_checker, require_one_argument
-from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.checkers.base import CheckRequest
 from correction_graphs.checkers.critic import LLMCritic, Style
 from correction_graphs.errors import BudgetExceededError, CheckerError, GenerationError, SettingsError, StrategyError
 from correction_graphs.messages import answer_of, check_conversation
@@ -42,6 +44,7 @@ from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import CacResult, CacStatus, Round, TemplateInfo, Usage, Verdict
 from correction_graphs.strategies import STRATEGIES, Opening, RevisionRequest, Strategy, StrategyName, context_from
+from correction_graphs.streaming import astream_answer, stream_answer
 from correction_graphs.usage import UsageMeter
 
 OnUnknown = Literal["revise", "accept", "retry"]
@@ -99,7 +102,9 @@ def create_cac_graph(
         budget: Limits on model calls, tokens and seconds, asked before each model call of the run.
         checkpointer: Makes runs durable, and threads continue; see LangGraph.
         store: LangGraph's long-term store, for models and checkers that are graphs.
-        cache: LangGraph's node cache, for nodes with a cache policy; the nodes of this graph have none.
+        cache: A LangGraph cache. What the model answered, and what critics found, is kept in it by the content of what
+            they were shown, and is not asked for again. Other checkers are asked each time: what people, searches and
+            functions say may change.
         context_schema: Schema of the run-time context, for models and checkers that read it.
         name: Name of the graph, and of its node when it is added to another graph.
 
@@ -145,6 +150,7 @@ def create_cac_graph(
         on_exhausted=on_exhausted,
         budget=budget,
         context_schema=context_schema,
+        cache=cache,
     )
     return builder.compile(checkpointer=checkpointer, store=store, cache=cache, name=name)
 
@@ -163,10 +169,11 @@ def build_cac_graph(
     on_exhausted: OnExhausted | Exhausted = "best",
     budget: Budget | None = None,
     context_schema: type[Any] | None = None,
+    cache: BaseCache[Any] | None = None,
 ) -> StateGraph[Any, Any, Any, Any]:
     """Build the graph of `create_cac_graph` without compiling it, to add nodes or compile it otherwise.
 
-    Takes the arguments of `create_cac_graph` but those of `compile`, and raises the same errors.
+    Takes the arguments of `create_cac_graph` but those for `compile` alone, and raises the same errors.
     """
     if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 0:
         raise SettingsError(f"`max_rounds` is {max_rounds!r}; give the number of revisions, 0 or more")
@@ -213,12 +220,12 @@ def build_cac_graph(
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
         State, context_schema=context_schema, input_schema=Input, output_schema=Output
     )
-    graph.add_node("generate", _Generate(answerer, loop))
-    graph.add_node("check", _Check(judge, loop))
+    graph.add_node("generate", _Generate(answerer if cache is None else CachedAnswers(answerer, cache), loop))
+    graph.add_node("check", _Check(judge if cache is None else cached_verdicts(judge, cache), loop))
     graph.add_node("recontextualize", _Recontextualize(loop))
     graph.add_edge(START, "generate")
-    graph.add_conditional_edges("generate", _unless_ended("check"), ["check", END])
-    graph.add_conditional_edges("check", _unless_ended("recontextualize"), ["recontextualize", END])
+    graph.add_conditional_edges("generate", _UnlessEnded("check"), ["check", END])
+    graph.add_conditional_edges("check", _UnlessEnded("recontextualize"), ["recontextualize", END])
     graph.add_edge("recontextualize", "generate")
     return graph
 
@@ -490,35 +497,59 @@ def _with_id(message: AIMessage) -> AIMessage:
 # Nodes
 
 
-class _Generate(Runnable[Any, Any]):
+class _Node(Runnable[Any, Any]):
+    """A node. One that ends the run sends the answer to the token stream, too."""
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        update = self.step(input, config)
+        for message in update.get("messages", ()):
+            stream_answer(message, config)
+        return update
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        update = await self.astep(input, config)
+        for message in update.get("messages", ()):
+            await astream_answer(message, config)
+        return update
+
+    @abstractmethod
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        """Return the node's update."""
+
+    @abstractmethod
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        """Return the node's update."""
+
+
+class _Generate(_Node):
     """Node `generate`: the model writes an answer."""
 
-    def __init__(self, model: AnswerModel, rules: _Rules) -> None:
+    def __init__(self, model: Runnable[Any, AIMessage], rules: _Rules) -> None:
         self.name = "generate"
         self._model = model
         self._rules = rules
 
-    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        progress, messages = self._prepare(input)
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        progress, messages = self._prepare(state)
         meter = self._rules.meter(progress)
         try:
             meter.check_budget()
-            with _quietly(config, meter) as inner:
+            with _Quietly(config, meter) as inner:
                 reply = self._model.invoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             return self._failed(progress, meter, error)
-        return self._read(input, progress, reply, meter)
+        return self._read(state, progress, reply, meter)
 
-    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        progress, messages = self._prepare(input)
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        progress, messages = self._prepare(state)
         meter = self._rules.meter(progress)
         try:
             meter.check_budget()
-            with _quietly(config, meter) as inner:
+            with _Quietly(config, meter) as inner:
                 reply = await self._model.ainvoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             return self._failed(progress, meter, error)
-        return self._read(input, progress, reply, meter)
+        return self._read(state, progress, reply, meter)
 
     def _prepare(self, state: State) -> tuple[Progress, list[AnyMessage]]:
         messages = state["messages"]
@@ -543,39 +574,39 @@ class _Generate(Runnable[Any, Any]):
         raise GenerationError(f"the model failed: {_words(error)}", result=result) from error
 
 
-class _Check(Runnable[Any, Any]):
+class _Check(_Node):
     """Node `check`: the checker judges the newest answer."""
 
-    def __init__(self, checker: Checker, rules: _Rules) -> None:
+    def __init__(self, checker: Runnable[CheckRequest, Verdict], rules: _Rules) -> None:
         self.name = "check"
         self._checker = checker
         self._rules = rules
 
-    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        request, meter = self._request(input), self._rules.meter(input["cac_progress"])
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _quietly(config, meter) as inner:
+            with _Quietly(config, meter) as inner:
                 verdict = self._checker.invoke(request, inner) if request.answer.strip() else _EMPTY
                 if self._retries(verdict):
                     verdict = self._checker.invoke(request, inner)
         except BudgetExceededError as error:
-            return self._unaffordable(input, meter, error)
+            return self._unaffordable(state, meter, error)
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            verdict = self._failed(input, meter, error)
-        return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
+            verdict = self._failed(state, meter, error)
+        return self._rules.after_verdict(state["cac_progress"], verdict, meter.usage, state["remaining_steps"])
 
-    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        request, meter = self._request(input), self._rules.meter(input["cac_progress"])
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _quietly(config, meter) as inner:
+            with _Quietly(config, meter) as inner:
                 verdict = await self._checker.ainvoke(request, inner) if request.answer.strip() else _EMPTY
                 if self._retries(verdict):
                     verdict = await self._checker.ainvoke(request, inner)
         except BudgetExceededError as error:
-            return self._unaffordable(input, meter, error)
+            return self._unaffordable(state, meter, error)
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            verdict = self._failed(input, meter, error)
-        return self._rules.after_verdict(input["cac_progress"], verdict, meter.usage, input["remaining_steps"])
+            verdict = self._failed(state, meter, error)
+        return self._rules.after_verdict(state["cac_progress"], verdict, meter.usage, state["remaining_steps"])
 
     def _request(self, state: State) -> CheckRequest:
         rounds = state["cac_progress"].rounds
@@ -614,7 +645,7 @@ class _Recontextualize(Runnable[Any, Any]):
         request = RevisionRequest(messages=tuple(input["messages"]), rounds=progress.rounds, template=rules.template)
         context: tuple[AnyMessage, ...] | None
         try:
-            with _quietly(config, meter):
+            with _Quietly(config, meter):
                 context = context_from(rules.strategy, request)
         except BudgetExceededError:
             context = progress.context  # `generate` cannot go on, either, and ends the run
@@ -633,25 +664,53 @@ class _Recontextualize(Runnable[Any, Any]):
 _EMPTY = Verdict(passed=False, critique="The answer was empty.")
 
 
-def _unless_ended(then: str) -> Callable[[State], str]:
-    def route(state: State) -> str:
-        return END if state["cac_progress"].ended else then
+class _UnlessEnded(Runnable[Any, str]):
+    """Edge to a node, or to the end of the run.
 
-    return route
+    A plain function would do, but LangGraph would send it to a thread in each asynchronous run.
+    """
+
+    def __init__(self, then: str) -> None:
+        self.name = f"unless_ended_{then}"
+        self._then = then
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002, ARG002
+        return END if input["cac_progress"].ended else self._then
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
+        return self.invoke(input, config)
 
 
-@contextmanager
-def _quietly(config: RunnableConfig | None, meter: UsageMeter) -> Iterator[RunnableConfig]:
+class _Quietly:
     """Count what models say in here, and keep it out of the token stream: it may be rejected.
 
     That holds for models that the user's functions call without passing a config on, too.
     """
-    inner = merge_configs(ensure_config(config), {"callbacks": [meter], "tags": [TAG_NOSTREAM]})
-    token = var_child_runnable_config.set(inner)
-    try:
-        yield inner
-    finally:
-        var_child_runnable_config.reset(token)
+
+    __slots__ = ("_config", "_token")
+
+    def __init__(self, config: RunnableConfig | None, meter: UsageMeter) -> None:
+        # What `merge_configs` does, for the two entries that change: it is a tenth of a run's time otherwise.
+        inner = ensure_config() if config is None else config.copy()
+        inner["callbacks"] = _with_handler(inner.get("callbacks"), meter)
+        inner["tags"] = [*(inner.get("tags") or ()), TAG_NOSTREAM]
+        self._config = inner
+
+    def __enter__(self) -> RunnableConfig:
+        self._token = var_child_runnable_config.set(self._config)
+        return self._config
+
+    def __exit__(self, *_: object) -> None:
+        var_child_runnable_config.reset(self._token)
+
+
+def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
+    """Return callbacks that have one handler more, for nested calls as well."""
+    if not isinstance(callbacks, BaseCallbackManager):
+        return [*(callbacks or ()), handler]
+    more = callbacks.copy()
+    more.add_handler(handler, inherit=True)
+    return more
 
 
 def _let_pass(error: BaseException, result: CacResult) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
@@ -166,3 +167,22 @@ def _takes_state(model: Runnable[Any, Any]) -> bool:
     if "messages" not in fields:
         raise SettingsError(f"the graph {model.get_name()!r} has no `messages` in its input; it has {sorted(fields)}")
     return True
+
+
+def identity_of(model: Runnable[Any, Any]) -> str:
+    """Return a text that equal models have in common, in other processes, too.
+
+    A model that cannot be told apart from others by its settings, such as an agent, is equal to nothing but itself.
+    """
+    try:
+        text = dumps(model)
+    except Exception:  # noqa: BLE001  (whatever a model's own fields raise)
+        text = _UNKNOWN
+    if _UNKNOWN not in text:
+        return text
+    if isinstance(model, BaseChatModel) and model._identifying_params:  # noqa: SLF001  (LangChain's caches do the same)
+        return f"{type(model).__module__}.{type(model).__qualname__} {model._identifying_params!r}"  # noqa: SLF001
+    return f"{type(model).__qualname__} {uuid4().hex}"
+
+
+_UNKNOWN = '"not_implemented"'  # what LangChain writes in the place of what it cannot serialize

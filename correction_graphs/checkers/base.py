@@ -6,6 +6,7 @@ Checkers are LangChain runnables, so they are traced, batched, retried and compo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.messages import AnyMessage
@@ -42,6 +43,14 @@ class Checker(Runnable[CheckRequest, Verdict], ABC):
 
     template: TemplateInfo | None = None
 
+    def cache_identity(self) -> str | None:
+        """Return what equal checkers have in common, for graphs with a node cache.
+
+        None, the default, is for verdicts that may change although the request does not: those of people, searches and
+        functions. They are not cached.
+        """
+        return None
+
     @abstractmethod
     def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Judge one answer."""
@@ -57,3 +66,9 @@ class Checker(Runnable[CheckRequest, Verdict], ABC):
     async def ainvoke(self, input: CheckRequest, config: RunnableConfig | None = None, **_: Any) -> Verdict:  # noqa: A002
         """Judge one answer; see `acheck`."""
         return await self.acheck(input, config)
+
+
+def joint_identity(checkers: Iterable[Checker], *settings: object) -> str | None:
+    """Return the `cache_identity` of a checker made of others; None if one of them has none."""
+    identities = [checker.cache_identity() for checker in checkers]
+    return None if None in identities else repr((*settings, identities))

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import patch_config
 from langgraph.errors import GraphBubbleUp
 
 from correction_graphs.checkers.adapters import CheckerLike, as_checker
-from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.checkers.base import Checker, CheckRequest, joint_identity
 from correction_graphs.checkers.outcomes import read_outcome
 from correction_graphs.errors import SettingsError
 from correction_graphs.results import Verdict, Vote
@@ -94,6 +94,10 @@ class Jury(Checker):
         self.jurors = named([as_checker(checker) for checker in checkers])
         self.quorum = quorum
         self.name = name
+
+    def cache_identity(self) -> str | None:
+        """Return what equal juries have in common; None if one of the jurors is to be asked each time."""
+        return joint_identity(self.jurors.values(), self.name, self.quorum)
 
     def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Ask all jurors in threads, and decide."""

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from correction_graphs.checkers.adapters import CheckerLike, as_checker
-from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.checkers.base import Checker, CheckRequest, joint_identity
 from correction_graphs.checkers.jury import named, vote_of
 from correction_graphs.checkers.outcomes import read_outcome
 from correction_graphs.errors import SettingsError
@@ -76,6 +76,10 @@ class Sequential(Checker):
         self.checkers = named([as_checker(checker) for checker in checkers])
         self.on_unknown = on_unknown
         self.name = name
+
+    def cache_identity(self) -> str | None:
+        """Return what equal sequences have in common; None if one of the checkers is to be asked each time."""
+        return joint_identity(self.checkers.values(), self.name, self.on_unknown)
 
     def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Ask the checkers in order until one decides."""

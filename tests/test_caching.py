@@ -1,0 +1,153 @@
+"""The cache: what was asked before is not asked again, whatever its message ids; what failed is."""
+
+import pytest
+from langchain_core.messages import HumanMessage
+from langgraph.cache.memory import InMemoryCache
+from langgraph.checkpoint.memory import InMemorySaver
+
+from correction_graphs import Jury, LLMCritic, Sequential, build_cac_graph, create_cac_graph
+from correction_graphs.models import identity_of
+from correction_graphs.testing import ScriptedChatModel
+
+QUESTION = "What is the capital of Australia?"
+FAILS = "He assumes.\nCritique: Sydney is not it.\nVerdict: incorrect"
+PASSES = "Well.\nCritique: none\nVerdict: correct"
+WAYS = pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
+
+
+def asked(text=QUESTION, **fields):
+    return {"messages": [HumanMessage(text, **fields)]}
+
+
+async def run(graph, mode, inputs, *config):
+    return graph.invoke(inputs, *config) if mode == "invoke" else await graph.ainvoke(inputs, *config)
+
+
+@WAYS
+async def test_the_same_question_with_other_ids_asks_no_model_again(mode):
+    model = ScriptedChatModel(["Sydney.", FAILS, "Canberra.", PASSES])
+    graph = create_cac_graph(model, template="correctness", cache=InMemoryCache())
+
+    first = await run(graph, mode, asked(id="1"))
+    second = await run(graph, mode, asked(id="2"))
+
+    assert len(model.asked) == 4
+    assert second["messages"][-1].text == first["messages"][-1].text == "Canberra."
+    assert [done.verdict for done in second["cac"].rounds] == [done.verdict for done in first["cac"].rounds]
+    assert first["cac"].usage.model_calls == 4
+    assert second["cac"].usage.model_calls == 0  # what this run cost
+    assert second["messages"][-1].id != first["messages"][-1].id
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "other",
+    [
+        asked("What is the capital of Austria?"),
+        {"messages": [("system", "Be brief."), ("user", QUESTION)]},
+        asked(name="Ann"),
+        {"messages": [HumanMessage([{"type": "text", "text": QUESTION}])]},
+    ],
+)
+async def test_another_conversation_is_another_question(mode, other):
+    model = ScriptedChatModel(["a", "b"])
+    graph = create_cac_graph(model, checker=lambda _: True, cache=InMemoryCache())
+    await run(graph, mode, asked())
+    assert (await run(graph, mode, other))["messages"][-1].text == "b"
+
+
+def test_an_answer_from_the_cache_sends_the_same_events_and_tokens():
+    graph = create_cac_graph(
+        ScriptedChatModel(["Sydney.", FAILS, "It is Canberra.", PASSES]), template="correctness", cache=InMemoryCache()
+    )
+
+    def streamed():
+        parts = list(graph.stream(asked(), stream_mode=["custom", "messages"]))
+        events = [(part["type"], part["round"]) for kind, part in parts if kind == "custom"]
+        return events, [part[0].text for kind, part in parts if kind == "messages"]
+
+    first = streamed()
+    assert streamed() == first
+    assert first[1] == ["It", " is", " Canberra."]
+
+
+def test_a_failure_is_not_kept():
+    model = ScriptedChatModel([ConnectionError("down"), "Canberra."])
+    graph = create_cac_graph(model, checker=lambda _: True, cache=InMemoryCache())
+    with pytest.raises(Exception, match="down"):
+        graph.invoke(asked())
+    assert graph.invoke(asked())["messages"][-1].text == "Canberra."
+
+
+def test_an_unreadable_verdict_is_not_kept():
+    model = ScriptedChatModel(["Canberra.", "Hm.", PASSES])
+    graph = create_cac_graph(model, template="correctness", on_unknown="accept", cache=InMemoryCache())
+    assert graph.invoke(asked())["cac"].status == "unverified"
+    assert graph.invoke(asked())["cac"].status == "passed"
+
+
+def test_an_empty_answer_is_not_kept():
+    model = ScriptedChatModel(["", "Canberra."])
+    graph = create_cac_graph(model, checker=lambda _: True, max_rounds=0, cache=InMemoryCache())
+    with pytest.raises(Exception, match="empty"):
+        graph.invoke(asked())
+    assert graph.invoke(asked())["messages"][-1].text == "Canberra."
+
+
+def test_a_checker_that_may_change_its_mind_is_asked_each_time():
+    verdicts = iter([False, True])
+    graph = create_cac_graph(
+        ScriptedChatModel(["Canberra."]), checker=lambda _: next(verdicts), max_rounds=0, cache=InMemoryCache()
+    )
+    assert [graph.invoke(asked())["cac"].status for _ in range(2)] == ["exhausted", "passed"]
+
+
+@pytest.mark.parametrize("made_of", [Jury, Sequential])
+def test_checkers_made_of_critics_are_kept_and_others_are_not(made_of):
+    def calls(*more):
+        judge = ScriptedChatModel([PASSES, PASSES])
+        checker = made_of(LLMCritic(judge, template="correctness"), *more)
+        graph = create_cac_graph(ScriptedChatModel(["Canberra."]), checker=checker, cache=InMemoryCache())
+        assert [graph.invoke(asked())["cac"].status for _ in range(2)] == ["passed", "passed"]
+        return len(judge.asked)
+
+    assert calls() == 1
+    assert calls(lambda _: True) == 2
+
+
+def test_two_graphs_share_a_cache_without_mixing_their_models_up():
+    cache = InMemoryCache()
+    said = [
+        create_cac_graph(ScriptedChatModel([text]), checker=lambda _: True, cache=cache).invoke(asked())
+        for text in ("one", "two")
+    ]
+    assert [out["messages"][-1].text for out in said] == ["one", "two"]
+
+
+def test_two_critics_with_other_templates_do_not_share_verdicts():
+    cache = InMemoryCache()
+    model = ScriptedChatModel(["Canberra.", PASSES, "Verdict: biased\nCritique: so", "Canberra!", "Verdict: neutral"])
+    correct = create_cac_graph(model, template="correctness", cache=cache).invoke(asked())
+    biased = create_cac_graph(model, template="bias", max_rounds=0, cache=cache).invoke(asked())
+    assert correct["cac"].status == "passed"
+    assert len(biased["cac"].rounds) == 1
+
+
+def test_equal_settings_of_a_published_model_are_one_identity():
+    openai = pytest.importorskip("langchain_openai")
+
+    def model(**settings):
+        return openai.ChatOpenAI(model="gpt-x", api_key="sk-secret", **settings)
+
+    assert identity_of(model()) == identity_of(model())
+    assert identity_of(model()) != identity_of(model(temperature=0.5))
+    assert "sk-secret" not in identity_of(model())
+
+
+def test_the_same_answer_in_two_threads_is_two_messages():
+    graph = build_cac_graph(ScriptedChatModel(["Yes."]), checker=lambda _: True, cache=InMemoryCache()).compile(
+        checkpointer=InMemorySaver()
+    )
+    a, b = (graph.invoke(asked(), {"configurable": {"thread_id": name}})["messages"][-1] for name in "ab")
+    assert (a.text, b.text) == ("Yes.", "Yes.")
+    assert a.id != b.id
