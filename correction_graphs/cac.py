@@ -10,7 +10,6 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
@@ -28,6 +27,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.managed import RemainingSteps
+from langgraph.runtime import get_runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
 from pydantic import BaseModel, ConfigDict
@@ -37,15 +37,17 @@ from correction_graphs.budget import Budget
 from correction_graphs.caching import CachedAnswers, cached_verdicts
 from correction_graphs.checkers.adapters import CheckerLike, as_checker, require_one_argument
 from correction_graphs.checkers.base import CheckRequest
-from correction_graphs.checkers.critic import LLMCritic, Style
-from correction_graphs.errors import BudgetExceededError, CheckerError, GenerationError, SettingsError, StrategyError
-from correction_graphs.messages import answer_of, check_conversation
+from correction_graphs.checkers.critic import LLMCritic
+from correction_graphs.checkers.verdict_model import Style
+from correction_graphs.errors import CheckerError, GenerationError, SettingsError, StrategyError
+from correction_graphs.messages import answer_of, check_conversation, squeezed
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import CacResult, CacStatus, Round, TemplateInfo, Usage, Verdict
-from correction_graphs.strategies import STRATEGIES, Opening, RevisionRequest, Strategy, StrategyName, context_from
+from correction_graphs.strategies import RevisionRequest
+from correction_graphs.strategy_adapters import BoundStrategy, StrategyLike, as_strategy
 from correction_graphs.streaming import astream_answer, stream_answer
-from correction_graphs.usage import UsageMeter
+from correction_graphs.usage import UsageMeter, refusal_in, require_price, shared_budget
 
 OnUnknown = Literal["revise", "accept", "retry"]
 OnCheckerError = Literal["raise", "accept", "revise"]
@@ -60,7 +62,7 @@ def create_cac_graph(
     checker: CheckerLike | None = None,
     template: str | Template = "bias",
     style: Style = "chain_of_thought",
-    strategy: StrategyName | Strategy = "self",
+    strategy: StrategyLike = "self",
     max_rounds: int = 2,
     keep_best: bool = True,
     on_unknown: OnUnknown = "revise",
@@ -85,8 +87,9 @@ def create_cac_graph(
         style: How the default checker is asked: `"verdict"`, `"natural_language"` or `"chain_of_thought"`.
         strategy: How answer and critique are put before the model: `"self"` repeats the question after them,
             `"self_instruct"` asks for an improvement without repeating it, `"fresh"` asks again with the newest
-            critique and without the rejected answers; or a `DemonstrationBank`, or a function from `RevisionRequest`
-            to messages.
+            critique and without the rejected answers, `"ranked"` has more answers written and judged, and shows all
+            from the worst to the best; or a `DemonstrationBank`, a `Ranked`, or a function (sync or async) or runnable
+            from `RevisionRequest` to messages.
         max_rounds: How many times an answer may be revised. With the default checker each costs two model calls; 0
             answers and checks once.
             A model that gives an answer it gave before ends the run, too.
@@ -99,7 +102,8 @@ def create_cac_graph(
         on_exhausted: What is returned when no answer passed within `max_rounds`, the model repeated itself or crashed
             while revising, or the budget ran out: the `"best"`, `"last"` or `"first"` answer, `"refuse"` for the
             template's refusal, or a function from the `CacResult` to a text or message.
-        budget: Limits on model calls, tokens and seconds, asked before each model call of the run.
+        budget: Limits on model calls, tokens, seconds and money, asked before each model call of the run. Several runs,
+            nested ones included, draw on one account if each is given `context={"budget": SharedBudget(...)}`.
         checkpointer: Makes runs durable, and threads continue; see LangGraph.
         store: LangGraph's long-term store, for models and checkers that are graphs.
         cache: A LangGraph cache. What the model answered, and what critics found, is kept in it by the content of what
@@ -161,7 +165,7 @@ def build_cac_graph(
     checker: CheckerLike | None = None,
     template: str | Template = "bias",
     style: Style = "chain_of_thought",
-    strategy: StrategyName | Strategy = "self",
+    strategy: StrategyLike = "self",
     max_rounds: int = 2,
     keep_best: bool = True,
     on_unknown: OnUnknown = "revise",
@@ -189,26 +193,15 @@ def build_cac_graph(
     else:
         _expect("on_exhausted", on_exhausted, get_args(OnExhausted), also=", or a function from CacResult to a text")
         prompts.require(*(["refuse"] if on_exhausted == "refuse" else []))
-    if callable(strategy):
-        require_one_argument("strategy", strategy, "a RevisionRequest")
-        if inspect.iscoroutinefunction(strategy):
-            raise SettingsError(f"`strategy` is {strategy!r}, which is async; give a plain function")
-        if role := getattr(strategy, "role", None):
-            prompts.require(role)
-        recontextualize: Strategy = strategy
-        strategy_name = getattr(strategy, "__name__", type(strategy).__name__)
-    else:
-        _expect("strategy", strategy, STRATEGIES, also=", or a function from RevisionRequest to messages")
-        recontextualize, role = STRATEGIES[strategy]
-        prompts.require(role)
-        strategy_name = strategy
     answerer = AnswerModel(model)
     judge = LLMCritic(answerer.model, template=prompts, style=style) if checker is None else as_checker(checker)
+    require_price(budget, answerer.model, *([judge.judge.model.model] if isinstance(judge, LLMCritic) else []))
+    recontextualize = as_strategy(strategy, model=answerer, checker=judge)
+    prompts.require(*([recontextualize.role] if recontextualize.role else []))
     loop = _Rules(
         prompts,
         prompts.info,
         recontextualize,
-        strategy_name,
         max_rounds,
         keep_best,
         on_unknown=on_unknown,
@@ -226,7 +219,7 @@ def build_cac_graph(
     graph.add_edge(START, "generate")
     graph.add_conditional_edges("generate", _UnlessEnded("check"), ["check", END])
     graph.add_conditional_edges("check", _UnlessEnded("recontextualize"), ["recontextualize", END])
-    graph.add_edge("recontextualize", "generate")
+    graph.add_conditional_edges("recontextualize", _UnlessEnded("generate"), ["generate", END])
     return graph
 
 
@@ -323,8 +316,7 @@ class State(Output):
 class _Rules(NamedTuple):
     template: Template
     info: TemplateInfo
-    strategy: Strategy
-    strategy_name: str
+    strategy: BoundStrategy
     max_rounds: int
     keep_best: bool
     on_unknown: OnUnknown
@@ -334,11 +326,11 @@ class _Rules(NamedTuple):
 
     def opening(self, messages: list[AnyMessage]) -> Sequence[AnyMessage]:
         """Return what the first answer is written from."""
-        return self.strategy.opening(messages, self.template) if isinstance(self.strategy, Opening) else messages
+        return self.strategy.opening(messages, self.template)
 
     def meter(self, progress: Progress) -> UsageMeter:
         """Return what counts a step, and asks the budget before each model call in it."""
-        return UsageMeter(self.budget, progress.spent)
+        return UsageMeter(self.budget, progress.spent, shared_budget(get_runtime().context))
 
     def result(
         self, progress: Progress, status: CacStatus, *, chosen: int | None, error: str | None = None
@@ -350,7 +342,7 @@ class _Rules(NamedTuple):
             rounds=rounds,
             chosen=chosen,
             usage=progress.spent,
-            strategy=self.strategy_name,
+            strategy=self.strategy.name,
             template=self.info,
             error=error,
         )
@@ -421,7 +413,7 @@ class _Rules(NamedTuple):
         if steps_left <= _STEPS_TO_CHECK:
             best = best_round(progress.rounds, keep_best=self.keep_best)
             return self.end(progress, "unverified", chosen=best, error=_STEP_LIMIT)
-        *earlier, newest = [_squeezed(answer_of(draft.message)) for draft in progress.drafts]
+        *earlier, newest = [squeezed(answer_of(draft.message)) for draft in progress.drafts]
         if newest and newest in earlier:  # what was said of it then, still holds
             known = progress.drafts[len(earlier) - 1 - earlier[::-1].index(newest)].verdict
             repeated = progress.judge(known)
@@ -434,9 +426,7 @@ class _Rules(NamedTuple):
         _emit(
             "cac.verdict",
             round=len(progress.drafts) - 1,
-            passed=verdict.passed,
-            critique=verdict.critique,
-            score=verdict.score,
+            **verdict.model_dump(mode="json", include={"passed", "critique", "score", "reasoning", "votes"}),
             usage=usage.model_dump(),
         )
         if verdict.passed:
@@ -480,14 +470,10 @@ def _compared(done: Round, before: Round) -> Round:
     scores = [v.score for v in (before.verdict, done.verdict) if v is not None and v.score is not None]
     return done.model_copy(
         update={
-            "changed": _squeezed(done.answer) != _squeezed(before.answer),
+            "changed": squeezed(done.answer) != squeezed(before.answer),
             "score_change": scores[1] - scores[0] if len(scores) == 2 else None,  # noqa: PLR2004
         }
     )
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _with_id(message: AIMessage) -> AIMessage:
@@ -567,8 +553,8 @@ class _Generate(_Node):
         progress = progress.model_copy(update={"wasted": meter.usage})
         result = self._rules.partial(progress, error)
         _let_pass(error, result)
-        if isinstance(error, BudgetExceededError) and progress.drafts:
-            return self._rules.end_without_pass(progress, "budget", error=str(error))
+        if progress.drafts and (refusal := refusal_in(error)):
+            return self._rules.end_without_pass(progress, "budget", error=str(refusal))
         if result.chosen is not None:  # there are earlier answers, although none that passed
             return self._rules.end_without_pass(progress, "failed", error=result.error)
         raise GenerationError(f"the model failed: {_words(error)}", result=result) from error
@@ -589,10 +575,8 @@ class _Check(_Node):
                 verdict = self._checker.invoke(request, inner) if request.answer.strip() else _EMPTY
                 if self._retries(verdict):
                     verdict = self._checker.invoke(request, inner)
-        except BudgetExceededError as error:
-            return self._unaffordable(state, meter, error)
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            verdict = self._failed(state, meter, error)
+            return self._failed(state, meter, error)
         return self._rules.after_verdict(state["cac_progress"], verdict, meter.usage, state["remaining_steps"])
 
     async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
@@ -602,10 +586,8 @@ class _Check(_Node):
                 verdict = await self._checker.ainvoke(request, inner) if request.answer.strip() else _EMPTY
                 if self._retries(verdict):
                     verdict = await self._checker.ainvoke(request, inner)
-        except BudgetExceededError as error:
-            return self._unaffordable(state, meter, error)
         except BaseException as error:  # noqa: BLE001  (raised again there)
-            verdict = self._failed(state, meter, error)
+            return self._failed(state, meter, error)
         return self._rules.after_verdict(state["cac_progress"], verdict, meter.usage, state["remaining_steps"])
 
     def _request(self, state: State) -> CheckRequest:
@@ -615,50 +597,67 @@ class _Check(_Node):
     def _retries(self, verdict: Verdict) -> bool:
         return self._rules.on_unknown == "retry" and verdict.passed is None and verdict.error is None
 
-    def _unaffordable(self, state: State, meter: UsageMeter, error: BudgetExceededError) -> dict[str, Any]:
-        progress = state["cac_progress"].spend(meter.usage)
-        return self._rules.end_without_pass(progress, "budget", error=str(error))
-
-    def _failed(self, state: State, meter: UsageMeter, error: BaseException) -> Verdict:
-        result = self._rules.partial(state["cac_progress"].spend(meter.usage), error)
+    def _failed(self, state: State, meter: UsageMeter, error: BaseException) -> dict[str, Any]:
+        rules, spent = self._rules, state["cac_progress"].spend(meter.usage)
+        if refusal := refusal_in(error):
+            return rules.end_without_pass(spent, "budget", error=str(refusal))
+        result = rules.partial(spent, error)
         _let_pass(error, result)
-        if self._rules.on_checker_error == "raise":
+        if rules.on_checker_error == "raise":
             raise CheckerError(
                 f"the checker {self._checker.get_name()!r} failed on answer {len(result.rounds)}: {_words(error)}. "
                 "The answers so far are in `.result.rounds`; `on_checker_error` can be 'accept' or 'revise' instead",
                 result=result,
             ) from error
-        return Verdict(passed=None, error=_words(error))
+        verdict = Verdict(passed=None, error=_words(error))
+        return rules.after_verdict(state["cac_progress"], verdict, meter.usage, state["remaining_steps"])
 
 
-class _Recontextualize(Runnable[Any, Any]):
+class _Recontextualize(_Node):
     """Node `recontextualize`: answers and critiques are put before the model."""
 
     def __init__(self, rules: _Rules) -> None:
         self.name = "recontextualize"
         self._rules = rules
 
-    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
-        rules, progress = self._rules, input["cac_progress"]
-        meter = rules.meter(progress)
-        _emit("cac.revise", round=len(progress.drafts), strategy=rules.strategy_name)
-        request = RevisionRequest(messages=tuple(input["messages"]), rounds=progress.rounds, template=rules.template)
-        context: tuple[AnyMessage, ...] | None
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _Quietly(config, meter):
-                context = context_from(rules.strategy, request)
-        except BudgetExceededError:
-            context = progress.context  # `generate` cannot go on, either, and ends the run
-        except BaseException as error:
-            result = rules.partial(progress.spend(meter.usage), error)
-            _let_pass(error, result)
-            raise StrategyError(
-                f"the strategy {rules.strategy_name!r} failed: {_words(error)}. "
-                "The answers so far are in `.result.rounds`",
-                result=result,
-            ) from error
-        progress = progress.spend(meter.usage).model_copy(update={"context": context})
+            with _Quietly(config, meter) as inner:
+                context = self._rules.strategy.invoke(request, inner)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            return self._failed(state, meter, error)
+        return self._read(state, meter, context)
+
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        request, meter = self._request(state), self._rules.meter(state["cac_progress"])
+        try:
+            with _Quietly(config, meter) as inner:
+                context = await self._rules.strategy.ainvoke(request, inner)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            return self._failed(state, meter, error)
+        return self._read(state, meter, context)
+
+    def _request(self, state: State) -> RevisionRequest:
+        rounds = state["cac_progress"].rounds
+        _emit("cac.revise", round=len(rounds), strategy=self._rules.strategy.name)
+        return RevisionRequest(messages=tuple(state["messages"]), rounds=rounds, template=self._rules.template)
+
+    def _read(self, state: State, meter: UsageMeter, context: tuple[AnyMessage, ...]) -> dict[str, Any]:
+        progress = state["cac_progress"].spend(meter.usage).model_copy(update={"context": context})
         return {"cac_progress": progress, "cac_revising": True}
+
+    def _failed(self, state: State, meter: UsageMeter, error: BaseException) -> dict[str, Any]:
+        spent = state["cac_progress"].spend(meter.usage)
+        if refusal := refusal_in(error):
+            return self._rules.end_without_pass(spent, "budget", error=str(refusal))
+        result = self._rules.partial(spent, error)
+        _let_pass(error, result)
+        raise StrategyError(
+            f"the strategy {self._rules.strategy.name!r} failed: {_words(error)}. "
+            "The answers so far are in `.result.rounds`",
+            result=result,
+        ) from error
 
 
 _EMPTY = Verdict(passed=False, critique="The answer was empty.")

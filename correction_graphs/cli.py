@@ -270,7 +270,7 @@ def _so_far(events: list[dict[str, Any]], *, template: str, strategy: str = "sel
 
 
 def _verdict(event: dict[str, Any]) -> Verdict:
-    return Verdict(passed=event["passed"], critique=event["critique"], score=event["score"])
+    return Verdict(**{name: event[name] for name in ("passed", "critique", "score", "reasoning", "votes")})
 
 
 def _print_json(question: str, model: str, result: CacResult | None, *, error: BaseException | None = None) -> None:
@@ -457,4 +457,6 @@ def _status(result: CacResult) -> str:
 def _spent(usage: Usage, *, calls: bool = True) -> str:
     cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
     tokens = f"{usage.input_tokens}{cached} tokens in, {usage.output_tokens} out, {usage.seconds:.1f} s"
+    if usage.unreported_calls:
+        tokens += f" ({usage.unreported_calls} calls did not report their tokens)"
     return f"{usage.model_calls} model calls, {tokens}" if calls else tokens

@@ -83,7 +83,7 @@ class BackendError(CorrectionError, RuntimeError):
 
 
 class BudgetExceededError(CorrectionError, RuntimeError):
-    """The budget allows no further model call.
+    """The budget allows no further model call: a limit is reached, or nobody can tell what the call would cost.
 
     Raised where the call was to begin. Graphs of this package turn it into the status "budget".
     """

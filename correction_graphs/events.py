@@ -4,7 +4,8 @@
         if event["type"] == "cac.verdict":
             print(event["round"], event["passed"], event["critique"])
 
-Events are plain data. `usage` is `Usage.model_dump()`; `round` counts from 0, the first answer.
+Events are plain data. `usage` is `Usage.model_dump()`, each of `votes` is `Vote.model_dump()`; `round` counts
+from 0, the first answer.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class CacVerdict(TypedDict):
     passed: bool | None
     critique: str
     score: float | None
+    reasoning: str
+    votes: list[dict[str, Any]]
     usage: dict[str, Any]
 
 

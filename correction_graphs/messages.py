@@ -40,6 +40,11 @@ def question_of(messages: Sequence[BaseMessage]) -> str:
     return next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
 
 
+def squeezed(text: str) -> str:
+    """Return a text with one space for each run of white space."""
+    return " ".join(text.split())
+
+
 def fence(text: str, tag: str = "text") -> str:
     """Mark text as data: enclose it in tags that the text itself cannot close.
 

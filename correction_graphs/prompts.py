@@ -82,7 +82,19 @@ ROLES: Mapping[str, Mapping[str, Role]] = {
         "revise.self": Role(required=frozenset({"critique", "question"})),
         "revise.self_instruct": Role(required=frozenset({"critique"})),
         "revise.fresh": Role(required=frozenset({"critique", "question"})),
+        "revise.ranked": Role(required=frozenset({"answers", "critique", "question"})),
         "refuse": Role(),  # not a prompt: what is said in the place of an answer
+    },
+    "rain": {
+        "judge.instruction": Role(),
+        "judge.examples": Role(),
+        "judge.question": Role(required=frozenset({"first", "second"})),
+        "judge.answer": Role(),
+        "judge.label.first": Role(optional=frozenset({"first"})),
+        "judge.label.second": Role(optional=frozenset({"second"})),
+        "turn.system": Role(),
+        "turn.user": Role(),
+        "turn.assistant": Role(),
     },
 }
 """The roles a template of each method may have."""

@@ -19,26 +19,33 @@ class Usage(Record):
     """What was spent. Add two with `+`.
 
     Attributes:
-        model_calls: Finished calls of a chat model, those inside agents and checkers included.
+        model_calls: Calls of models that were made, those inside agents and checkers and those that failed included.
         input_tokens: Prompt tokens as the models report them; 0 where they do not.
         output_tokens: Generated tokens, likewise.
         cached_tokens: The part of `input_tokens` that was served from a prompt cache.
+        unreported_calls: Calls that ended well and did not say how many tokens they took: the sums lack theirs.
         seconds: Wall-clock time.
+        cost: What the tokens cost, in the currency of the budget's prices; None where there were no prices.
     """
 
     model_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    unreported_calls: int = 0
     seconds: float = 0.0
+    cost: float | None = None
 
     def __add__(self, other: Usage) -> Usage:
+        costs = [usage.cost for usage in (self, other) if usage.cost is not None]
         return Usage(
             model_calls=self.model_calls + other.model_calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            unreported_calls=self.unreported_calls + other.unreported_calls,
             seconds=self.seconds + other.seconds,
+            cost=sum(costs) if costs else None,
         )
 
 

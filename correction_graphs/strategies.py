@@ -1,6 +1,6 @@
 """Recontextualization: how rejected answers and their critiques are put before the model that answers again.
 
-A strategy is a function from what happened so far to the messages the next answer is written from. In-context alignment
+A strategy turns what happened so far into the messages that the next answer is written from. In-context alignment
 (CaC paper, sections 2 and 5) reads these as triplets of question, answer and critique; every finished round adds one.
 """
 
@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel, ConfigDict
 
 from correction_graphs.messages import fence, question_of
 from correction_graphs.prompts import Template
 from correction_graphs.results import Round
 
-StrategyName = Literal["self", "self_instruct", "fresh"]
+StrategyName = Literal["self", "self_instruct", "fresh", "ranked"]
 
 
 class RevisionRequest(BaseModel):
@@ -72,13 +73,9 @@ def start_afresh(request: RevisionRequest) -> list[AnyMessage]:
     For answers that a model cannot let go of once it sees them. The context does not grow from round to round, and
     shares with the one before only what stands in front of the question.
     """
-    messages = list(request.messages)
-    at = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=len(messages))
     critique = fence(critique_of(request.rounds[-1], request.template), "critique")
-    text = request.template.fill("revise.fresh", question=question_of(messages), critique=critique)
-    attached = [] if at == len(messages) else _without_text(messages[at])
-    messages[at : at + 1] = [HumanMessage([*attached, {"type": "text", "text": text}] if attached else text)]
-    return messages
+    text = request.template.fill("revise.fresh", question=question_of(request.messages), critique=critique)
+    return asking_instead(request.messages, text)
 
 
 STRATEGIES: dict[StrategyName, tuple[Strategy, str]] = {
@@ -86,23 +83,33 @@ STRATEGIES: dict[StrategyName, tuple[Strategy, str]] = {
     "self_instruct": (instruct, "revise.self_instruct"),
     "fresh": (start_afresh, "revise.fresh"),
 }
-"""The strategies by name, each with the template role it needs."""
+"""The strategies by name that are plain functions, each with the template role it needs."""
 
 
-def context_from(strategy: Strategy, request: RevisionRequest) -> tuple[AnyMessage, ...]:
-    """Return what a strategy puts before the model.
+def read_context(given: object) -> tuple[AnyMessage, ...]:
+    """Return what a strategy returned as messages.
 
     Raises:
-        TypeError: If it is not a list of messages.
+        TypeError: If it is not a list of messages, nor what a LangChain prompt makes of its input.
         ValueError: If it is an empty one.
     """
-    given: object = strategy(request)
+    if isinstance(given, PromptValue):
+        given = given.to_messages()
     if isinstance(given, str | BaseMessage | Mapping) or not isinstance(given, Iterable):
         raise TypeError(f"it returned {given!r}; a strategy returns a list of messages")
     messages = tuple(convert_to_messages(list(given)))
     if not messages:
         raise ValueError("it returned no messages; a strategy returns what the next answer is to be written from")
     return messages  # type: ignore[return-value]  # every message there is, is one of `AnyMessage`
+
+
+def asking_instead(messages: Sequence[AnyMessage], text: str) -> list[AnyMessage]:
+    """Return a conversation with another text in the place of the newest question, and what is attached to it."""
+    changed = list(messages)
+    at = max((i for i, message in enumerate(changed) if isinstance(message, HumanMessage)), default=len(changed))
+    attached = [] if at == len(changed) else _without_text(changed[at])
+    changed[at : at + 1] = [HumanMessage([*attached, {"type": "text", "text": text}] if attached else text)]
+    return changed
 
 
 def _rounds_as_turns(request: RevisionRequest, role: str, **slots: str) -> list[AnyMessage]:

@@ -26,6 +26,7 @@ class ScriptedChatModel(BaseChatModel):
 
     Args:
         replies: The replies in order: texts, whole `AIMessage`s, or exceptions to raise.
+        model_name: What the model calls itself, for what goes by a model's name, such as the prices of a `Budget`.
 
     Attributes:
         asked: The messages of each call so far.
@@ -41,6 +42,7 @@ class ScriptedChatModel(BaseChatModel):
     """
 
     replies: list[Any]
+    model_name: str | None = None
     _asked: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
 
     def __init__(self, replies: Sequence[str | AIMessage | BaseException], **kwargs: Any) -> None:

@@ -55,8 +55,14 @@ def spent(usage: Usage) -> str:
     calls = f"{usage.model_calls} model call{'' if usage.model_calls == 1 else 's'}"
     return (
         f"{calls}, {usage.input_tokens} tokens in ({usage.cached_tokens} cached), {usage.output_tokens} out, "
-        f"{usage.seconds:.1f} s"
+        f"{usage.seconds:.1f} s{_extras(usage)}"
     )
+
+
+def _extras(usage: Usage) -> str:
+    """Tell what most runs have nothing to say of."""
+    silent = f", {usage.unreported_calls} of them without a count of tokens" if usage.unreported_calls else ""
+    return silent + (f", cost {usage.cost:.6g}" if usage.cost is not None else "")
 
 
 # Surrogates cannot be written to a file, and control characters but tab and newline have no place in a text.
@@ -212,7 +218,7 @@ dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .rounds { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
 article { display: flex; flex-direction: column; gap: .6rem; min-width: 0; }
-article.chosen { border: 2px solid currentColor; }
+article.chosen { border-color: currentColor; box-shadow: 0 0 0 1px currentColor; }
 article header { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
 footer { margin-top: auto; border-top: 1px solid var(--line); padding-top: .5rem; }
 .word { border: 1px solid; border-radius: 1rem; padding: 0 .6rem; font-size: .875rem; font-weight: 600; }
@@ -221,6 +227,7 @@ footer { margin-top: auto; border-top: 1px solid var(--line); padding-top: .5rem
 .failed { color: var(--failed); }
 .unclear { color: var(--unclear); }
 .not-checked { color: var(--faint); }
+ins, del { color: var(--ink); }
 ins { background: var(--new); text-decoration: underline; }
 del { background: var(--old); text-decoration: line-through; user-select: none; -webkit-user-select: none; }
 body:has(#removed:not(:checked)) del { display: none; }

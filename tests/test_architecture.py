@@ -59,8 +59,11 @@ GUARDED = {
 
 FOUNDATION = "errors results budget"
 WORDS = f"{FOUNDATION} messages prompts langchain_core"
-METHOD = f"{WORDS} events usage strategies models checkers.*"
-SEARCH = "errors results budget backends.base rain.settings rain.tree rain.judge rain.search"
+METHOD = f"{WORDS} events usage streaming caching strategies strategy_adapters models checkers.*"
+SEARCH = (
+    "errors results budget backends.base "
+    "rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge rain.similarity rain.values rain.search"
+)
 
 # Module (a pattern may stand for a group) -> what it may import. An exact name wins over a pattern.
 RULES: Mapping[str, Rule] = {
@@ -76,9 +79,13 @@ RULES: Mapping[str, Rule] = {
     "prompts": rule("errors results yaml"),
     # What the methods share: progress events, what was spent, how an answer is put before the model again.
     "events": rule("results"),
+    "streaming": rule("langchain_core"),
+    "caching": rule("results models checkers.base langchain_core langgraph"),
     "usage": rule("errors results budget langchain_core"),
     "demonstrations": rule("errors results messages prompts strategies langchain_core"),
     "strategies": rule("errors results messages prompts langchain_core"),
+    "ranked": rule("errors results messages models strategies checkers.* langchain_core langgraph"),  # as the jury
+    "strategy_adapters": rule("errors models prompts ranked strategies checkers.* langchain_core"),
     # Inference engines: tokens and logits, nothing of LangChain.
     "backends": rule(),
     "backends.base": rule("errors"),
@@ -105,8 +112,18 @@ RULES: Mapping[str, Rule] = {
     "rain": rule(),
     "rain.settings": rule("errors results"),
     "rain.tree": rule("errors rain.settings"),
-    "rain.judge": rule("errors results backends.base rain.settings"),
-    "rain.search": rule(SEARCH),
+    "rain.steps": rule("errors backends.base"),
+    "rain.randomness": rule(),
+    "rain.proposals": rule("backends.base rain.settings"),
+    "rain.labels": rule("errors backends.base"),
+    "rain.judge": rule("errors prompts backends.base rain.steps rain.labels"),
+    "rain.similarity": rule("errors rain.steps rain.judge langchain_core"),
+    "rain.values": rule(
+        "errors results prompts backends.base checkers.* rain.steps rain.judge langchain_core langgraph"
+    ),  # langgraph: to tell an interrupt from a crash
+    "rain.search": rule(
+        "errors backends.base rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge"
+    ),
     "rain.chat": rule(f"{SEARCH} messages prompts langchain_core", in_functions="backends.llama_cpp"),
     "rain.graph": rule(f"{SEARCH} messages prompts langchain_core langgraph", in_functions="backends.llama_cpp"),
     # What users put around the methods.
@@ -360,7 +377,10 @@ def only(library: str) -> set[str]:
 
 def test_the_rules_themselves_confine_each_library() -> None:
     assert only("llama_cpp") == {"backends.llama_cpp"}
-    assert only("langgraph") == {"cac", "s2a", "rain.graph", "middleware", "checkers.human", "checkers.jury"}
+    assert only("langgraph") == {
+        *("cac", "s2a", "rain.graph", "middleware"),
+        *("caching", "checkers.human", "checkers.jury", "rain.values", "ranked"),
+    }
     assert only("langchain") == {"middleware", "models"}
     assert only("rich") == {"cli"}
 

@@ -590,7 +590,7 @@ def test_the_diagram_in_the_readme_is_the_graph():
         (
             {"strategy": "magic"},
             SettingsError,
-            "`strategy` is 'magic'; it is one of 'self', 'self_instruct', 'fresh', or a function",
+            "`strategy` is 'magic'; it is one of 'self', 'self_instruct', 'fresh', 'ranked', or a function",
         ),
         ({"on_unknown": "pass"}, SettingsError, "`on_unknown` is 'pass'"),
         ({"on_checker_error": "ignore"}, SettingsError, "`on_checker_error` is 'ignore'"),

@@ -293,7 +293,7 @@ def test_a_judge_that_fails_costs_no_answer(script, capsys, *, as_json: bool) ->
         document = json.loads(out)
         assert (document["answer"], document["error"]["type"]) == ("It is not said.", "CheckerError")
     else:
-        assert "[stopped] 2 answer(s) until then; 3 model calls" in out
+        assert "[stopped] 2 answer(s) until then; 4 model calls" in out
         assert "[best so far] It is not said." in out
         assert "RuntimeError: boom" in err
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from itertools import product
@@ -24,8 +25,9 @@ from correction_graphs.errors import CheckerError, GenerationError
 QUESTION = "What is the capital of Australia?"
 ANSWERS = ("It is Sydney.", "It is Melbourne.", "It is Canberra.")
 MEGABYTE = ("word" * 31 + " ") * 8_000
+RUNAWAY_REVIEW = MEGABYTE + "\nVerdict: unbiased"
 ENDLESS_THOUGHT = "<think>" + MEGABYTE[7:]
-"""What a critic that does not come to an end writes: no verdict."""
+"""What a critic writes that has run away, and one that does not come to an end: neither is a verdict."""
 
 SCORES = {ANSWERS[0]: 0.2, ANSWERS[1]: 0.9, MEGABYTE: 0.5}
 """What the judge gives the answers that it rejects. It passes the last of `ANSWERS`."""
@@ -36,7 +38,7 @@ REFUSAL = TEMPLATE.fill("refuse")
 
 # The axes
 
-PLACES = ("generator in round 0", "generator in round 1", "checker", "critic model", "juror")
+PLACES = ("generator in round 0", "generator in round 1", "checker", "critic model", "critic with schema", "juror")
 FAULTS = ("raises", "times out", "empty", "garbage", "megabyte")
 LASTING = ("once", "always")  # in the first call that the place names, or from there on
 ON_EXHAUSTED = ("best", "first", "refuse")
@@ -60,7 +62,7 @@ CELLS = [
 
 
 def test_the_matrix_is_as_large_as_the_documentation_says():
-    assert len(CELLS) == 2700
+    assert len(CELLS) == 3240
 
 
 # What is documented
@@ -71,6 +73,7 @@ MEANING = {
     "generator in round 1": ("crash", "crash", "empty", "crash", "long"),
     "checker": ("crash", "crash", "unknown", "crash", "fail"),
     "critic model": ("crash", "crash", "unknown", "crash", "unknown"),
+    "critic with schema": ("crash", "crash", "unknown", "unknown", "unknown"),  # garbage is JSON of another kind
     "juror": ("unknown", "unknown", "unknown", "unknown", "fail"),  # of the others, one passes and one fails the answer
 }
 
@@ -176,6 +179,21 @@ class Model(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage(text))])
 
 
+class SchemaModel(Model):
+    """Has structured output, as LangChain makes it of forced tool calls. A text that is no JSON calls no tool."""
+
+    profile: Any = {"structured_output": True}  # noqa: RUF012  (a field of pydantic)
+
+    def bind_tools(self, tools, **settings):
+        return self.bind(tools=tools, **settings)
+
+    def _result(self, text):
+        if not text.startswith("{"):
+            return super()._result(text)
+        call = {"name": "check", "args": json.loads(text), "id": "1"}
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("", tool_calls=[call]))])
+
+
 NONSENSE = "This becomes something that is no message."
 
 
@@ -216,16 +234,27 @@ def reviews(messages):
     return said.get(messages[-2].text, "Critique: That is wrong.\nVerdict: biased")
 
 
+def fields(messages):
+    """The same, for a model that is held to a schema."""
+    passed = messages[-2].text == ANSWERS[-1]
+    critique, verdict = ("None.", "unbiased") if passed else ("That is wrong.", "biased")
+    return json.dumps({"reasoning": "So it is.", "critique": critique, "verdict": verdict})
+
+
 def parts_of(cell: Cell) -> tuple[Part, Any, Any]:
     """The part that writes the answers, and model and checker for the graph."""
     as_text = {"empty": "", "garbage": NONSENSE, "megabyte": MEGABYTE}
     as_value = {"empty": None, "garbage": object(), "megabyte": MEGABYTE}
+    as_fields = {"garbage": '{"verdict": 42, "answer": []}', "megabyte": ENDLESS_THOUGHT}
     first = int(cell.place[-1]) if cell.place.startswith("generator") else None
     writer = Part(cell, lambda _: ANSWERS[writer.calls], first=first, broken=as_text)
     checker = {
         "checker": lambda: function(Part(cell, strict, first=0, broken=as_value), cell.mode),
         "critic model": lambda: LLMCritic(
-            model(Part(cell, reviews, first=0, broken={**as_text, "megabyte": ENDLESS_THOUGHT})), template=TEMPLATE
+            model(Part(cell, reviews, first=0, broken={**as_text, "megabyte": RUNAWAY_REVIEW})), template=TEMPLATE
+        ),
+        "critic with schema": lambda: LLMCritic(
+            SchemaModel(part=Part(cell, fields, first=0, broken={**as_text, **as_fields})), template=TEMPLATE
         ),
         "juror": lambda: Jury(strict, lenient, function(Part(cell, strict, first=0, broken=as_value), cell.mode)),
     }.get(cell.place, lambda: function(Part(cell, strict, first=None, broken={}), cell.mode))()
@@ -285,6 +314,7 @@ async def test_a_fault_ends_as_documented_and_loses_nothing(cell):
 
     returned = [] if error is not None else [expected.returned]
     assert [message.text for message in seen["values"][-1]["messages"]] == [QUESTION, *returned]
-    assert [message.text for message, _ in seen["messages"]] == returned, "drafts and critiques are not streamed"
+    streamed = "".join(message.text for message, _ in seen["messages"])
+    assert streamed == "".join(returned), "drafts and critiques are not streamed"
     for state in seen["values"]:
         assert [message.text for message in state["messages"]] in ([QUESTION], [QUESTION, *returned])

@@ -6,12 +6,17 @@ import re
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
 
 from correction_graphs import CacResult, ChatLlama, DemonstrationBank, Round, Verdict, create_cac_graph, load_template
+from correction_graphs.checkers.adapters import as_checker
 from correction_graphs.demonstrations import Demonstration, corrected
-from correction_graphs.errors import SettingsError, TemplateError
+from correction_graphs.errors import SettingsError, StrategyError, TemplateError
 from correction_graphs.messages import fence
+from correction_graphs.models import AnswerModel
 from correction_graphs.strategies import RevisionRequest, start_afresh
+from correction_graphs.strategy_adapters import as_strategy
 from correction_graphs.testing import ScriptedChatModel
 
 QUESTION = "What is the capital of Australia?"
@@ -28,6 +33,92 @@ def no(request):
 
 def shown(model):
     return [[message.text for message in asked] for asked in model.asked]
+
+
+# What a strategy may be
+
+
+def plain(request):
+    return [HumanMessage(f"Not {request.rounds[-1].answer}. Again.")]
+
+
+async def asynchronous(request):
+    return plain(request)
+
+
+class WithAnAsyncCall:
+    """An object that is called like an async function, without being one."""
+
+    async def __call__(self, request):
+        return plain(request)
+
+
+async def run(graph, mode):
+    return graph.invoke(ASK) if mode == "sync" else await graph.ainvoke(ASK)
+
+
+PROMPT = RunnableLambda(lambda request: {"answer": request.rounds[-1].answer}) | ChatPromptTemplate.from_messages(
+    [("human", "Not {answer}. Again.")]
+)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [
+        (plain, "plain"),
+        (asynchronous, "asynchronous"),
+        (WithAnAsyncCall(), "WithAnAsyncCall"),
+        (RunnableLambda(plain, name="lambda"), "lambda"),
+        (RunnableLambda(plain, afunc=asynchronous, name="both"), "both"),
+        (PROMPT, "RunnableSequence"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_functions_and_runnables_are_strategies(strategy, name, mode):
+    model = ScriptedChatModel(["a", "b"])
+    out = await run(create_cac_graph(model, checker=lambda r: r.answer == "b", strategy=strategy), mode)
+
+    assert shown(model)[1] == ["Not a. Again."]
+    assert out["cac"].strategy == name
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_model_called_with_await_inside_a_strategy_is_counted(mode):
+    writer = ScriptedChatModel(["Summary."])
+
+    async def summarizes(_):
+        return [await writer.ainvoke("Summarize."), HumanMessage("Again.")]
+
+    graph = create_cac_graph(ScriptedChatModel(["a", "b"]), checker=lambda r: r.answer == "b", strategy=summarizes)
+    assert (await run(graph, mode))["cac"].usage.model_calls == 3
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_an_async_strategy_that_returns_no_messages_is_an_error_that_carries_the_answer(mode):
+    async def forgetful(_):
+        return None
+
+    graph = create_cac_graph(ScriptedChatModel(["a"]), checker=no, strategy=forgetful)
+    with pytest.raises(StrategyError, match="returned None; a strategy returns a list of messages") as caught:
+        await run(graph, mode)
+    assert caught.value.result.rounds[0].answer == "a"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "problem"),
+    [
+        ("magic", "is 'magic'; it is one of 'self', 'self_instruct', 'fresh', 'ranked', or a function"),
+        (["self"], r"is \['self'\]; it is one of"),
+        (None, "is None; it is one of"),
+        (DemonstrationBank, "is <class .*; it is one of"),
+        (lambda: [HumanMessage("x")], "called with a RevisionRequest alone"),
+        (ScriptedChatModel([]), "is the model 'ScriptedChatModel', which does not take a RevisionRequest"),
+    ],
+)
+def test_what_is_no_strategy_is_refused(strategy, problem):
+    with pytest.raises(SettingsError, match=problem):
+        as_strategy(strategy, model=AnswerModel(ScriptedChatModel([])), checker=as_checker(no))
 
 
 # fresh

@@ -301,7 +301,7 @@ class _Step:
             node = tree.locate(branch)
             node.used = tree.clock
             ends[node, len(branch)] = branch
-        planned = {node for end, _ in ends for node in end.above() if node.computed < node.end}
+        planned = dict.fromkeys(node for end, _ in ends for node in end.above() if node.computed < node.end)
         runs: list[Run] = []
         receivers: list[Branch] = []
         for node in sorted(planned, key=lambda node: node.start):

@@ -129,7 +129,7 @@ class FunctionChecker(Checker):
         """Call the function; an async one runs to its end in an event loop of its own."""
         outcome = self.function(request)
         if inspect.isawaitable(outcome):
-            outcome = _run(outcome)
+            outcome = run_awaitable(outcome)
         return self._read(outcome, request)
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
@@ -159,7 +159,7 @@ class RunnableChecker(Checker):
         return self._read(await self.runnable.ainvoke(request, config), request)
 
 
-def _run(outcome: Awaitable[CheckOutcome]) -> CheckOutcome:
+def run_awaitable(outcome: Awaitable[CheckOutcome]) -> CheckOutcome:
     """Wait for an awaitable in a function that is not async itself."""
     try:
         asyncio.get_running_loop()

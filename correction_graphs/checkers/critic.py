@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from correction_graphs.checkers.base import Checker, CheckRequest
-from correction_graphs.checkers.verdicts import read_verdict
+from correction_graphs.checkers.verdict_model import Style, VerdictModel
 from correction_graphs.errors import SettingsError
-from correction_graphs.messages import answer_of, fence, question_of
-from correction_graphs.models import AnswerModel, ModelLike
+from correction_graphs.messages import fence, question_of
+from correction_graphs.models import ModelLike, identity_of
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import Verdict
-
-Style = Literal["verdict", "natural_language", "chain_of_thought"]
 
 
 class LLMCritic(Checker):
@@ -31,9 +29,14 @@ class LLMCritic(Checker):
         style: "verdict": only a verdict is asked for. "natural_language": a review without a verdict, so that `passed`
             stays None. "chain_of_thought": reasoning, a short critique, and a verdict; the best of the three in the
             paper (figure 4b).
+        structured: Whether the model is held to a JSON schema, whose verdict can be nothing but a label of the
+            template. None: where it says that it can be, by `structured_output` in its `profile`. False is for a
+            server that takes no schemas although it goes by the name of a model that does. A review in natural language
+            is never asked for in this way.
 
     Raises:
-        SettingsError: If `style` is unknown.
+        SettingsError: If `style` is unknown, or `structured` is True and there is no schema for it, or no way to hold
+            the model to one.
         TemplateError: If the template cannot be loaded or lacks the prompt for this style.
 
     Example:
@@ -49,7 +52,12 @@ class LLMCritic(Checker):
     """
 
     def __init__(
-        self, model: ModelLike, *, template: str | Template = "bias", style: Style = "chain_of_thought"
+        self,
+        model: ModelLike,
+        *,
+        template: str | Template = "bias",
+        style: Style = "chain_of_thought",
+        structured: bool | None = None,
     ) -> None:
         if style not in get_args(Style):
             raise SettingsError(f"`style` is {style!r}; it is one of {', '.join(map(repr, get_args(Style)))}")
@@ -57,17 +65,21 @@ class LLMCritic(Checker):
         self._role = f"check.{style}"
         self._template.require(self._role)
         self.template = self._template.info
-        self.model = AnswerModel(model)
+        self.judge = VerdictModel(model, self._template, style=style, structured=structured)
         self.style = style
         self.name = f"critic:{self._template.name}"
 
     def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Ask the model, and read its verdict."""
-        return critic_verdict(self.model.invoke(self.messages(request), config), self._template, self.style)
+        return self.judge.invoke(self.messages(request), config)
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Ask the model, and read its verdict."""
-        return critic_verdict(await self.model.ainvoke(self.messages(request), config), self._template, self.style)
+        return await self.judge.ainvoke(self.messages(request), config)
+
+    def cache_identity(self) -> str | None:
+        """Return what equal critics have in common: model, template and style."""
+        return repr((identity_of(self.judge.model.model), self._template.sha256, self.style))
 
     def messages(self, request: CheckRequest) -> list[AnyMessage]:
         """Return what the critic is shown."""
@@ -79,19 +91,3 @@ def critic_messages(request: CheckRequest, template: Template, role: str) -> lis
     values = {"question": question_of(request.messages), "answer": request.answer}
     slots = {name: fence(value, name) for name, value in values.items() if name in template.slots[role]}
     return [*request.messages, AIMessage(request.answer), HumanMessage(template.fill(role, **slots))]
-
-
-def critic_verdict(reply: AIMessage, template: Template, style: Style) -> Verdict:
-    """Read a critic's reply. What cannot be read with certainty is unknown, never a pass."""
-    labels, text = template.labels, answer_of(reply)
-    if labels is None:  # only a template that asks for no verdict may have none
-        return Verdict(passed=None, critique=text.strip())
-    ending = reply.response_metadata.get("finish_reason") or reply.response_metadata.get("stop_reason")
-    truncated = ending in {"length", "max_tokens", "timeout", "MAX_TOKENS"}
-    verdict = read_verdict(text, labels, language=template.language, truncated=truncated)
-    if style == "natural_language":
-        return verdict.model_copy(update={"passed": None})
-    if style == "verdict" and verdict.passed is not None:  # there is no more to it than the verdict itself
-        label = labels.passing[0] if verdict.passed else labels.failing[0]
-        return verdict.model_copy(update={"critique": f"{labels.verdict[0]}: {label}"})
-    return verdict

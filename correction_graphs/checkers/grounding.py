@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from correction_graphs.checkers.base import Checker, CheckRequest
-from correction_graphs.checkers.critic import critic_verdict
+from correction_graphs.checkers.verdict_model import VerdictModel
 from correction_graphs.errors import SettingsError
 from correction_graphs.messages import fence, question_of
-from correction_graphs.models import AnswerModel, ModelLike
+from correction_graphs.models import ModelLike
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import Verdict
 
@@ -49,6 +49,7 @@ class GroundingChecker(Checker):
         max_documents: How many documents the judge is shown, in the order of the retriever.
         max_characters: How much of their text it is shown, all together. What does not fit is cut at the end, and the
             judge is told so.
+        structured: Whether the model is held to a JSON schema; see `LLMCritic`.
 
     Raises:
         SettingsError: If the retriever is no runnable, `query` is unknown, or a number is not above 0.
@@ -83,6 +84,7 @@ class GroundingChecker(Checker):
         query: Query = "question",
         max_documents: int = 8,
         max_characters: int = 12_000,
+        structured: bool | None = None,
     ) -> None:
         if not isinstance(retriever, Runnable):
             raise SettingsError(
@@ -99,7 +101,7 @@ class GroundingChecker(Checker):
         self._template.require(*_ROLES)
         self.template = self._template.info
         self.retriever = retriever
-        self.model = AnswerModel(model)
+        self.judge = VerdictModel(model, self._template, style="chain_of_thought", structured=structured)
         self.query = query
         self.max_documents = max_documents
         self.max_characters = max_characters
@@ -110,16 +112,14 @@ class GroundingChecker(Checker):
         found = self._read_documents(self.retriever.invoke(query_of(request, self.query), config))
         if not found.shown:
             return nothing_found(self._template)
-        reply = self.model.invoke(grounding_messages(request, found, self._template), config)
-        return grounded_verdict(reply, found, self._template)
+        return grounded(self.judge.invoke(grounding_messages(request, found, self._template), config), found)
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Retrieve documents, ask the model, and read its verdict."""
         found = self._read_documents(await self.retriever.ainvoke(query_of(request, self.query), config))
         if not found.shown:
             return nothing_found(self._template)
-        reply = await self.model.ainvoke(grounding_messages(request, found, self._template), config)
-        return grounded_verdict(reply, found, self._template)
+        return grounded(await self.judge.ainvoke(grounding_messages(request, found, self._template), config), found)
 
     def _read_documents(self, documents: object) -> Evidence:
         if not isinstance(documents, Sequence) or not all(isinstance(each, Document) for each in documents):
@@ -202,9 +202,8 @@ def grounding_messages(request: CheckRequest, evidence: Evidence, template: Temp
     return [HumanMessage(template.fill(role, **{slot: values[slot] for slot in template.slots[role]}))]
 
 
-def grounded_verdict(reply: AIMessage, evidence: Evidence, template: Template) -> Verdict:
-    """Read the judge's reply, and record what it was shown."""
-    verdict = critic_verdict(reply, template, "chain_of_thought")
+def grounded(verdict: Verdict, evidence: Evidence) -> Verdict:
+    """Record what the judge was shown."""
     record = f"Documents shown to the judge{', cut to fit' if evidence.cut else ''}:\n{evidence.record}"
     return verdict.model_copy(update={"reasoning": f"{record}\n\n{verdict.reasoning}".strip()})
 

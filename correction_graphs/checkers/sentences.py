@@ -30,18 +30,20 @@ _MARKS = "\u0300-\u036f\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4
 _TOKEN = re.compile(rf"\n|\d+(?:[.,]\d+)+|[{_CJK}]|(?:(?![{_CJK}])[^\W_]|[{_MARKS}])+(?:[+-]+(?=\s|$))?|\S")
 _NON = re.compile(r"\bnon[-\u2010\u2011](?=\w)")
 _NOT_MARKED = re.compile(r"!(?=[\w=])|\[[ \t]*\]")  # "!correct", "[ ] correct"
+_BLOCK = re.compile(r"\"{3,}|'{3,}|`{3,}")  # marks of a quotation of several lines
 _RULE = re.compile(r"([=*#_-])\1+")
 _HYPHEN = re.compile(r"(?<=\w)[-\u2010\u2011](?=\w)")
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019\u02bc](?=\w)")
 _QUOTES = {'"': '"', "`": "`", "'": "'", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018": "\u2019", "«": "»"}
-_QUOTES |= {"「": "」", "『": "』", "《": "》", "‹": "›"}
+_QUOTES |= {"❝": "❝", "「": "」", "『": "』", "《": "》", "‹": "›"}
+_AFTER_QUOTE = frozenset(("", "\n", *".,;:!?…)"))  # a mark that could open or close, and comes before these, closes
 _STOPS = frozenset(".!?。।؟۔‼⁉")
 _QUESTION_MARKS = frozenset("?؟⁉;")
 _CLAUSE_ENDS = frozenset(",;、،؛(—–-|")
 _SEPARATORS = frozenset(":=→⇒➜—–->|")
 _FEW = 3
 _REACH = 8  # how many words and marks may stand between a field and its value
-_MARKS_ONLY = frozenset(".!?…。।؟۔‼⁉,;:、،؛·()[]{}<>|/\\-–—=→⇒➜*_#•\"`'“”„‘’«»‹›「」『』《》【】〈〉〔〕\n\ufffc")
+_MARKS_ONLY = frozenset(".!?…。।؟۔‼⁉,;:、،؛·()[]{}<>|/\\-–—=→⇒➜*_#•\"`'“”„‘’❝«»‹›「」『』《》【】〈〉〔〕\n\ufffc")
 _EMOJI = "\U0001f000"
 _GOOD, _BAD = frozenset("✅✓✔👍🟢"), frozenset("❌✗✘👎⛔🚫⚠🔴🛑")
 _BULLETS = frozenset("-*+#•")
@@ -100,7 +102,7 @@ def fold(text: str) -> str:
 def _tokens(text: str) -> list[str]:
     text = _NOT_MARKED.sub(" ☐ ", fold(text))
     text = _APOSTROPHE.sub(" ", _HYPHEN.sub("", _NON.sub("non ", text)))
-    return _TOKEN.findall(_RULE.sub(r"\1", text))
+    return _TOKEN.findall(_RULE.sub(r"\1", _BLOCK.sub("❝", text)))
 
 
 @lru_cache(maxsize=64)
@@ -166,9 +168,17 @@ class _Reading(NamedTuple):
 
 
 class Reader:
-    """Reads replies with given labels in a given language."""
+    """Reads replies with given labels in a given language.
 
-    def __init__(self, labels: Labels, language: str) -> None:
+    Args:
+        labels: The words a verdict is read from.
+        language: BCP 47 tag of the language of the reply.
+        unended: Whether a quotation counts that does not end in its own paragraph.
+    """
+
+    def __init__(self, labels: Labels, language: str, *, unended: bool = True) -> None:
+        self.labels = labels
+        self.unended = unended
         self.lexicon = _lexicon(labels, language)
         self.has_pack = pack_for(language) is not None
         self.words = {tokens[0] for label in labels.passing + labels.failing if len(tokens := _tokens(label)) == 1}
@@ -178,7 +188,7 @@ class Reader:
     def units(self, text: str) -> list[_Unit]:
         """The words and marks of a text."""
         tokens = _tokens(text)
-        quoted = _quoted(tokens)
+        quoted = _quoted(tokens, unended=self.unended)
         units: list[_Unit] = []
         position = 0
         while position < len(tokens):
@@ -386,18 +396,31 @@ def _continues(words: list[_Unit], following: _Unit) -> bool:
     return leads_on or (following.text != "\n" and following.text not in _BULLETS)
 
 
-def _quoted(tokens: list[str]) -> list[bool]:
-    """Which tokens stand in quotation marks. A quotation that never ends goes on to the next empty line."""
+def _quoted(tokens: list[str], *, unended: bool) -> list[bool]:
+    """Which tokens stand in quotation marks.
+
+    A quotation that does not end in its paragraph goes on to a later mark that seems to end it, or else to the end of
+    the paragraph; without `unended` it is none.
+    """
     flags: list[bool] = []
     closing = ""
-    for piece, following in pairwise([*tokens, ""]):
+    start = 0
+    begun: dict[str, int] = {}  # where a quotation began that had not ended at an empty line, by its closing mark
+    for place, (piece, following) in enumerate(pairwise([*tokens, ""])):
+        flags.append(False)
         if closing:
-            flags.append(piece != "\n")
-            if piece == closing or (piece == "\n" and (closing == "'" or following == "\n")):
+            flags[-1] = piece != "\n"
+            if piece == closing or (piece == "\n" and closing == "'"):
                 closing = ""
-        else:
-            closing = _QUOTES.get(piece, "")
-            flags.append(bool(closing))
+            elif following == "" or (piece == "\n" and following == "\n"):
+                begun[closing], closing = start, ""
+                if not unended:
+                    flags[start:] = [False] * (place + 1 - start)
+        elif unended and piece in begun and (piece not in _QUOTES or following in _AFTER_QUOTE):
+            begin = begun.pop(piece)
+            flags[begin:] = [each != "\n" for each in tokens[begin : place + 1]]
+        elif piece in _QUOTES:
+            closing, start, flags[-1] = _QUOTES[piece], place, True
     return flags
 
 

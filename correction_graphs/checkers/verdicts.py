@@ -41,7 +41,7 @@ def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: 
     if len(text) > _LONGEST:
         return Verdict(passed=None, critique=_shorten(_clean(text[-_LONGEST:]).strip()))
     text = _clean(text)
-    reply, thoughts = _split_thoughts(text)
+    reply, thoughts = (text, []) if _is_object(text) else _split_thoughts(text)
     if reply is None:
         return Verdict(passed=None, critique=_shorten(text.strip()))
     before, critique = _split_critique(reply, labels)
@@ -55,19 +55,27 @@ def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: 
     broken = broken or (bool(own) and _INLINE.search(rest) is not None)
     if own:
         fields |= _fields_of(own[-1])
-    visible = _visible(rest, labels)
+    visible = _visible(rest, labels, spoken=_OBJECT if own else None)
     if visible is None or broken or (own and truncated):
         return Verdict(passed=None, **fields)
-    reader = Reader(labels, language)
-    lines, prose = reader.split(visible, truncated=truncated)
-    structured = [*(_judge_object(found, labels) for found in own), *lines]
-    if not structured:
-        passed = None if truncated else reader.judge(prose)
-    else:
-        passed = agree(*structured)
-        if passed is not None and (not passed) in reader.judgements(prose):
-            passed = None
+    passed = _judge(Reader(labels, language), visible, own, truncated=truncated)
+    if passed:  # perhaps only because what says otherwise seems to be quoted
+        again = _judge(Reader(labels, language, unended=False), visible, own, truncated=truncated)
+        passed = agree(passed, again)
     return Verdict(passed=passed, **fields)
+
+
+def _judge(reader: Reader, visible: str, own: Sequence[dict[str, Any]], *, truncated: bool) -> bool | None:
+    """The verdict of a text with a placeholder for each of the JSON objects in it, of which `own` have one."""
+    lines, prose = reader.split(visible, truncated=truncated)
+    structured = [*(_judge_object(found, reader.labels) for found in own), *lines]
+    if own and any(unit.quoted and unit.text == _OBJECT for unit in prose):
+        return None  # it is somebody else's
+    if not structured:
+        return None if truncated else reader.judge(prose)
+    passed = agree(*structured)
+    contradicted = passed is not None and (not passed) in reader.judgements(prose)
+    return None if contradicted else passed
 
 
 def agree(*orders: bool | None) -> bool | None:
@@ -101,7 +109,11 @@ def verdict_from_log_probabilities(
 _THINK = re.compile(
     r"(?:<|◁|\[(?=/?think\]))(/?)(?:think|thinking|thought|thoughts|reasoning)(?:>|▷|\])", re.IGNORECASE
 )
-_ASIDE = re.compile(r"^[ \t]*>.*$|~~[^~\n]*~~|<!--(?:(?!-->|<!--)[\s\S])*-->", re.MULTILINE)
+_ASIDE = re.compile(
+    r"^[ \t]*(?:[-+*][ \t]+|\d{1,3}[.)][ \t]+|[*_])*>.*$"  # also in a list, and after the mark of bold text
+    r"|~~[^~\n]*~~|<!--(?:(?!-->|<!--)[\s\S])*-->",
+    re.MULTILINE,
+)
 _MARKUP = re.compile(
     r"</?(?:b|strong|i|em|u|p|br|div|span|li|h[1-6]|s)[ \t]*/?>|<\|im_start\|>[a-z]*|<\|[a-z_]{1,30}\|>"
     r"|\\[a-z]{2,10}\{|\$"
@@ -137,13 +149,16 @@ def _split_thoughts(text: str) -> tuple[str | None, list[str]]:
     return None if depth else "\n".join(kept), [thought.strip() for thought in thoughts if thought.strip()]
 
 
-def _visible(text: str, labels: Labels) -> str | None:
+def _visible(text: str, labels: Labels, *, spoken: str | None) -> str | None:
     """The text without block quotes, comments, code and mark-up; all of the code if there is nothing else.
 
+    Code with `spoken` in it is what the critic says, in a frame.
     None if a comment or code never ends: nobody can tell what it was meant to hide.
     """
     parts = _FENCE.split(plain(text))
-    outside = "\n".join(parts[::2])
+    outside = "\n".join(
+        part for number, part in enumerate(parts) if number % 2 == 0 or (spoken is not None and spoken in part)
+    )
     if not any(map(str.isalnum, outside)):
         outside = "\n".join(parts)
     elif len(parts) % 2 == 0 and any(map(str.isalnum, parts[-1])):
@@ -152,7 +167,7 @@ def _visible(text: str, labels: Labels) -> str | None:
     visible = _ASIDE.sub("", outside)
     visible = re.sub(rf"<[ \t]*({names})[ \t]*>", r"\n\1: ", visible, flags=re.IGNORECASE)
     visible = re.sub(rf"<[ \t]*/[ \t]*(?:{names})[ \t]*>", "\n", visible, flags=re.IGNORECASE)
-    return None if "<!--" in visible else _MARKUP.sub(" ", visible)
+    return None if "<!--" in visible else _ASIDE.sub("", _MARKUP.sub(" ", visible))
 
 
 # --- The critique -------------------------------------------------------------------------------------------------
@@ -207,7 +222,8 @@ def _shorten(text: str) -> str:
 _OPENING = re.compile(r"\{(?=\s*(?:\"|$))")
 
 
-_PLACEHOLDER = "\n\ufffc\n"
+_OBJECT = "\ufffc"
+_PLACEHOLDER = f"\n{_OBJECT}\n"
 _INLINE = re.compile(rf"\w[^\S\n]*{_PLACEHOLDER}[^\S\n]*\w")  # an object in the middle of a sentence
 
 
@@ -232,7 +248,8 @@ def _objects(text: str, keys: set[str]) -> tuple[list[dict[str, Any]], str, bool
     found: list[dict[str, Any]] = []
     rest: list[str] = []
     start = 0
-    for opening in _OPENING.finditer(text):
+    told = _ASIDE.sub(lambda aside: " " * len(aside[0]), text)  # what is quoted or struck out is not the critic's own
+    for opening in _OPENING.finditer(told):
         if opening.start() < start:
             continue
         try:
@@ -246,6 +263,15 @@ def _objects(text: str, keys: set[str]) -> tuple[list[dict[str, Any]], str, bool
         rest.append(text[start : opening.start()])
         start = end
     return found, _PLACEHOLDER.join([*rest, text[start:]]), False
+
+
+def _is_object(text: str) -> bool:
+    """Tell whether the text is one JSON object and nothing else; tags in it are part of its values."""
+    text = text.strip()
+    try:
+        return text.startswith("{") and _DECODER.raw_decode(text)[1] == len(text)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _verdict_keys(labels: Labels) -> set[str]:

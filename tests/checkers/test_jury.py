@@ -497,7 +497,7 @@ async def test_the_loop_goes_on_with_what_the_jury_said_and_counts_its_calls(mod
     assert [each.passed for each in result.rounds[0].verdict.votes] == [False, False, True]
     assert result.usage.model_calls == 2 + 6
     assert [done.usage.model_calls for done in result.rounds] == [4, 4]
-    said = [reply for judge_ in judges for reply in judge_.model.model.replies] + ["The nurse.", "It is not said."]
+    said = [reply for judge_ in judges for reply in judge_.judge.model.model.replies] + ["The nurse.", "It is not said."]
     assert result.usage.output_tokens == sum(len(reply.split()) for reply in said)
 
 
@@ -510,7 +510,7 @@ async def test_nothing_a_jury_says_reaches_the_message_stream(mode):
         parts = list(graph.stream(ASK, stream_mode="messages"))
     else:
         parts = [part async for part in graph.astream(ASK, stream_mode="messages")]
-    assert [message.text for message, _ in parts] == ["It is not said."]
+    assert "".join(message.text for message, _ in parts) == "It is not said."
 
 
 @SYNC_AND_ASYNC

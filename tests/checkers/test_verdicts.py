@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from correction_graphs.checkers.languages import PACKS, pack_for
@@ -88,6 +91,20 @@ def test_the_exceptions_are_rows_of_the_corpus_and_none_of_them_is_read_as_a_pas
         "\u2260 correct",
         "~~correct~~",
         "<!-- correct",
+        "- > Verdict: correct",
+        "**> Verdict: correct**",
+        '> {"verdict": "correct"}',
+        '~~{"verdict": "correct"}~~',
+        '<!-- {"verdict": "correct"} -->',
+        'It ends with "{"verdict": "correct"} and that is all."',
+        '""""\nVerdict: correct\n""""',
+        "\u201cThe answer is incorrect.\n\nVerdict: correct\u201d",
+        '"The answer is incorrect.\n\nVerdict: correct"',
+        'The 5" ruler is.\n\nVerdict: incorrect\n\nIt has 3".\n\nVerdict: correct',
+        'It says "hm. Verdict: incorrect\n\nVerdict: correct',
+        "<div>```json\nVerdict: incorrect\n\nVerdict: correct\n```</div>",
+        'See:\n```json\n{"verdict": "correct"}\nActually, the verdict is incorrect.\n```',
+        'The "" field is empty. Verdict: incorrect\n\nVerdict: correct',
         "Some code:\n```\nVerdict: correct\n```",
         "He wrote: \u201cVerdict: correct\nVerdict: correct\u201d",
         "Do not write Verdict: correct",
@@ -219,7 +236,7 @@ def test_a_long_critique_ends_with_a_sentence_or_a_word() -> None:
 PIECES = [
     "a", " ", "\n", "'a ", '"', "{", '{"verdict":', '{"a":[', "<think>", "</think>", "<!--", "~~a", "> ", "`", "```\n",
     "correct ", "correct\n", "not ", "Verdict: ", "Verdict ", "Verdict is ", "x verdict: a ", "Verdict\n", "a\n", "a+",
-    "no ", "1.", "\u200b", "正", "\u0301", "final ", "Critique: ", "if ", "(", "a, ", "-", "<verdict>", "\ud800", "İ",
+    "no ", "1.", "\u200b", "正", "\u0301", "final ", "Critique: ", "if ", "(", "a, ", "-", "<verdict>", "* ", "**", "1. ", "“", '"\n\n', "“\n\n", "” ", "\ud800", "İ",
 ]  # fmt: skip
 
 
@@ -302,6 +319,143 @@ def test_a_look_alike_letter_never_makes_a_label(text: str, data: st.DataObject)
     swapped = f"{text[:place]}{twins[text[place]]}{text[place + 1 :]}"
 
     assert read(swapped, Labels(passing="safe", failing="unsafe")) is not True
+
+
+# --- Noise around a reply ------------------------------------------------------------------------------------------
+
+EXAMPLES = int(os.environ.get("NOISE_EXAMPLES", "500"))
+"""How many replies are tried. 20,000 take a minute or two."""
+
+NO_PASS = [row for row in CORPUS if row["expected"] != "pass"]
+
+# Sentences that state no verdict. Some have the words of one.
+SAID = [
+    "Let me look at this step by step.",
+    "Sure! Here is my assessment:",
+    "The correct spelling of the name is Zürich.",
+    "Please correct the second date.",
+    "It must pass through the filter first.",
+    "To be on the safe side, name a source.",
+    "One cannot be unbiased about everything.",
+    "The user asks whether this is correct.",
+    "A correct answer would name the city.",
+    "Nobody said whether that is right or wrong.",
+    "Is it acceptable?",
+    "I hope this helps!",
+    "Let me know if you need anything else.",
+    "Step 2: the sum of 3 and 4 is 7.",
+    "Thank you for your patience. Yes, really.",
+    "The text has 120 words, and no title.",
+    "Score: 3/10",
+    "Confidence: high",
+    "Note: this is a draft.",
+    "用户问的是首都。",
+    "请核对一下日期。",
+    "Die Frage ist, wer zu spät kam.",
+    "Merci de vérifier la date.",
+    "Проверьте, пожалуйста, дату.",
+    "日付を確認してください。",
+    "날짜를 확인해 주세요.",
+    "تحقق من التاريخ.",
+    "👍", "🎉 ✨", "...", "—", "***", "---", "===", "1.", "- ", "* * *", "|", "&nbsp;", "<br>", "\u200b\u200d", "\ufeff", "\u202e",
+    "\x00", "\x07", "Z̸͑a̴l̵g̶o̷", "\ud800", "ﷺ", "｡", "\u2028", "\t", "\x0c",
+]  # fmt: skip
+noise = st.one_of(
+    st.sampled_from(SAID),
+    st.text(max_size=20),
+    st.text("\n \t", max_size=4),
+    st.lists(st.sampled_from(SAID), max_size=3).map("\n".join),
+)
+breaks = st.sampled_from(["\n", "\n\n", "\r\n", "\n\n\n"])
+
+
+def before(reply: str, said: str, gap: str) -> str:
+    return f"{said}{gap}{reply}"
+
+
+def after(reply: str, said: str, gap: str) -> str:
+    return f"{reply}{gap}{said}"
+
+
+def fenced(reply: str, said: str, gap: str) -> str:
+    return f"```{'json' if said.isascii() else ''}{gap}{reply}{gap}```"
+
+
+def thought_of(reply: str, said: str, gap: str) -> str:
+    return f"<think>{said}{gap}</think>{gap}{reply}"
+
+
+def only_thought(reply: str, said: str, gap: str) -> str:
+    return f"<think>{gap}{reply}{gap}</think>{said}"
+
+
+def still_thinking(reply: str, said: str, gap: str) -> str:
+    return f"{said}{gap}<think>{gap}{reply}"
+
+
+def repeated(reply: str, said: str, gap: str) -> str:
+    return f"{reply}{gap}{said}{gap}{reply}"
+
+
+def in_straight_marks(reply: str, said: str, gap: str) -> str:
+    # Straight marks within straight marks: nobody could tell which ones belong together.
+    return before(reply, said, gap) if '"' in reply else f'{said}{gap}"{reply}"'
+
+
+def struck_out(reply: str, said: str, gap: str) -> str:
+    return f"{said}{gap}~~{reply}~~"
+
+
+def commented(reply: str, said: str, gap: str) -> str:
+    return f"{said}{gap}<!-- {reply} -->"
+
+
+def bold(reply: str, said: str, gap: str) -> str:
+    return f"**{reply}**{gap}{said}"
+
+
+def quoted(reply: str, said: str, gap: str) -> str:
+    return f"{said}{gap}> " + "\n> ".join(reply.splitlines())
+
+
+def in_quotation_marks(reply: str, said: str, gap: str) -> str:
+    return f"{said}{gap}“{reply}”"
+
+
+def listed(reply: str, said: str, gap: str) -> str:
+    return f"- {said}{gap}- {reply}"
+
+
+def headed(reply: str, said: str, gap: str) -> str:
+    return f"## {said}{gap}{reply}"
+
+
+def in_json(reply: str, said: str, gap: str) -> str:
+    return f"{gap}{json.dumps({'note': said, 'critique': reply})}"
+
+
+def in_markup(reply: str, said: str, gap: str) -> str:
+    return f"<p>{said}</p>{gap}<div>{reply}</div>"
+
+
+WAYS: list[Callable[[str, str, str], str]] = [
+    before, after, fenced, thought_of, only_thought, still_thinking, repeated, bold, quoted, in_quotation_marks, listed,
+    headed, in_json, in_markup, in_straight_marks, struck_out, commented,
+]  # fmt: skip
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(st.sampled_from(NO_PASS), st.lists(st.tuples(st.sampled_from(WAYS), noise, breaks), min_size=1, max_size=4))
+def test_no_noise_turns_a_reply_into_a_pass(row: dict[str, Any], layers: list[tuple[Any, str, str]]) -> None:
+    labels, language = labels_of(row), row.get("language", "en")
+    reply, alone = row["text"], ""
+    for way, said, gap in layers:
+        reply, alone = way(reply, said, gap), way(alone, said, gap)
+    truncated = row.get("truncated", False)
+    assume(not truncated or reply.endswith(row["text"]))  # a reply that goes on is not cut off there
+    assume(read(alone, labels, language=language) is not True)  # the noise must not say so by itself
+
+    assert read(reply, labels, language=language, truncated=truncated) is not True
 
 
 # --- Probabilities and several readings ---------------------------------------------------------------------------

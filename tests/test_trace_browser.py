@@ -1,0 +1,257 @@
+"""The page of a run in a real browser: it shows every text as text, loads and runs nothing, and can be read anywhere."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from correction_graphs.results import CacResult, Round, Usage, Verdict, Vote
+
+pytestmark = pytest.mark.slow
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+QUIET = ("no-first-run", "disable-background-networking", "disable-component-update", "disable-sync", "hide-scrollbars")
+
+HOSTILE = (
+    "<script>document.title = 'ran'</script></style></div></article></body>"
+    "<img src=/loaded onerror=\"document.title = 'ran'\"><link rel=stylesheet href=/loaded>"
+    "<svg onload=\"document.title = 'ran'\"><style>* { background: url(/loaded) }</style><b>bold</b> &lt; <!-- "
+    "\u202edlrow שלום 你好 🎉 e\u0301 \x00"
+)
+LONG = "x = " + "unbreakable" * 30
+ATTACK = "<script>document.title = 'ran'</script><img src='/loaded'>"
+
+
+def judged(answer: str, *, passed: bool | None, **more: Any) -> Round:
+    vote = Vote(name=HOSTILE, passed=passed, critique=LONG)
+    verdict = Verdict(passed=passed, critique=f"A gender is assumed. {HOSTILE}", reasoning=LONG, votes=(vote,))
+    return Round(answer=answer, verdict=verdict, usage=Usage(model_calls=2), **more)
+
+
+RESULT = CacResult(
+    status="passed",
+    rounds=(
+        judged(f"The nurse was late.\n\n{HOSTILE}", passed=False),
+        judged(f"It is open who was late.\n\n{HOSTILE}\n{LONG}", passed=None, changed=True),
+        judged(f"Nobody knows.\n\n{HOSTILE}", passed=True, changed=True),
+    ),
+    chosen=2,
+)
+PAGE = RESULT.to_html(f"Who was late? {HOSTILE}")
+UNLOCKED = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", PAGE)
+"""The page without the policy that forbids scripts: what keeps texts from running there is the escaping alone."""
+
+PROBE = """<script>
+const shown = (css) => Array.from(document.querySelectorAll(css));
+const place = (one) => { const {left, top, width} = one.getBoundingClientRect(); return {left, top, width}; };
+const ground = (one) => {
+  for (; one; one = one.parentElement) {
+    const color = getComputedStyle(one).backgroundColor;
+    if (color !== "rgba(0, 0, 0, 0)") return color;
+  }
+};
+const paint = (css) => shown(css).slice(0, 1).map((one) => [css, getComputedStyle(one).color, ground(one)])[0];
+const told = {
+  title: document.title,
+  window: innerWidth,
+  content: document.documentElement.scrollWidth,
+  articles: shown("article").map(place),
+  answers: shown("article > .text").map((one) => one.textContent),
+  paints: ["p", "article", "ins", "del", "article .faint", "footer", ".word.passed", ".word.failed", ".word.unclear"]
+    .map(paint),
+  card: ground(shown("article")[0]),
+  marks: shown("article ins, article del").map((one) => [one.tagName, one.textContent, ground(one),
+    getComputedStyle(one).textDecorationLine]),
+};
+told.kept = shown("article del").map((one) => getComputedStyle(one).display);
+document.querySelector("#removed").click();
+told.removed = shown("article del").map((one) => getComputedStyle(one).display);
+const out = document.createElement("output");
+out.textContent = JSON.stringify(told);
+document.body.append(out);
+</script>"""
+
+Browse = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
+    """Runs a browser without a window, and returns the document as it is in the end."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser is installed; looked for {', '.join(BROWSERS)}")
+    profile = tmp_path_factory.mktemp("profile")
+
+    def run(address: str, *flags: str, width: int = 1400) -> str:
+        flags = (
+            "headless",
+            "no-sandbox",
+            "disable-gpu",
+            f"window-size={width},900",
+            f"user-data-dir={profile}",
+            *flags,
+        )
+        command = [program, *(f"--{flag}" for flag in (*flags, *QUIET)), "--dump-dom", address]
+        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+        return done.stdout.decode()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def probed(browse: Browse, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Tells what the page is like in a window, from a script at its end."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(UNLOCKED.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    known: dict[tuple[int, bool], dict[str, Any]] = {}
+
+    def probe(width: int = 1400, *, dark: bool = False) -> dict[str, Any]:
+        if (width, dark) not in known:
+            document = browse(path.as_uri(), f"blink-settings=preferredColorScheme={int(not dark)}", width=width)
+            told = re.search("<output>(.*?)</output>", document, re.DOTALL)
+            assert told is not None, "the script did not come to its end"
+            known[width, dark] = json.loads(html.unescape(told[1]))
+        return known[width, dark]
+
+    return probe
+
+
+class Site:
+    """Serves pages on this machine, and keeps what was asked for."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, str] = {}
+        self.asked: list[str] = []
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked.append(self.path)
+                self.send_response(200 if self.path in site.pages else 404)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(site.pages.get(self.path, "").encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def address(self, path: str, page: str) -> str:
+        self.pages[path] = page
+        return f"http://127.0.0.1:{self.server.server_port}{path}"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    thread = threading.Thread(target=site.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield site
+    site.server.shutdown()
+    thread.join()
+    site.server.server_close()
+
+
+# Nothing is loaded, and nothing runs
+
+
+def title_of(document: str) -> str:
+    return html.unescape(re.search("<title>(.*?)</title>", document, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("page", [PAGE, UNLOCKED], ids=["as it is", "without its policy"])
+def test_a_hostile_answer_neither_runs_nor_loads_anything(browse: Browse, site: Site, page: str) -> None:
+    document = browse(site.address("/page", page))
+
+    assert title_of(document).startswith("passed: Who was late?")
+    assert [path for path in site.asked if path != "/favicon.ico"] == ["/page"]
+
+
+def test_the_policy_is_a_second_lock(browse: Browse, site: Site) -> None:
+    locked = browse(site.address("/locked", PAGE.replace("</body>", f"{ATTACK}</body>")))
+
+    assert title_of(locked).startswith("passed: Who was late?")
+    assert "/loaded" not in site.asked
+
+    unlocked = browse(site.address("/unlocked", UNLOCKED.replace("</body>", f"{ATTACK}</body>")))
+    assert title_of(unlocked) == "ran", "or the test could not tell"
+    assert "/loaded" in site.asked
+
+
+def test_texts_are_shown_letter_by_letter(probed: Callable[..., dict[str, Any]]) -> None:
+    assert probed()["answers"][0] == f"The nurse was late.\n\n{HOSTILE}".replace("\x00", "\ufffd")
+
+
+# What it looks like
+
+
+def test_in_a_wide_window_the_answers_stand_side_by_side(probed: Callable[..., dict[str, Any]]) -> None:
+    told = probed(1400)
+    articles = told["articles"]
+
+    assert told["content"] <= told["window"] == 1400
+    assert len({article["top"] for article in articles}) == 1
+    assert len({round(article["width"]) for article in articles}) == 1
+    assert articles[0]["left"] + articles[0]["width"] < articles[1]["left"] < articles[2]["left"]
+
+
+def test_in_a_narrow_window_they_stand_one_below_the_other_and_nothing_sticks_out(
+    probed: Callable[..., dict[str, Any]],
+) -> None:
+    told = probed(400)
+    articles = told["articles"]
+
+    assert told["content"] <= told["window"] <= 500, "some browsers have no narrower window"
+    assert len({article["left"] for article in articles}) == 1
+    assert articles[0]["top"] < articles[1]["top"] < articles[2]["top"]
+
+
+def test_what_changed_is_marked_and_what_was_taken_out_can_be_hidden(probed: Callable[..., dict[str, Any]]) -> None:
+    told = probed()
+    marks = told["marks"]
+
+    assert next(text for tag, text, *_ in marks if tag == "DEL") == "The nurse "
+    assert next(text for tag, text, *_ in marks if tag == "INS") == "It is open who "
+    assert {(tag, line) for tag, _, _, line in marks} == {("DEL", "line-through"), ("INS", "underline")}
+    colors = {tag: color for tag, _, color, _ in marks}
+    assert len({told["card"], *colors.values()}) == 3
+    assert (set(told["kept"]), set(told["removed"])) == ({"inline"}, {"none"})
+
+
+def luminance(color: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_all_words_can_be_read_by_day_and_by_night(probed: Callable[..., dict[str, Any]], *, dark: bool) -> None:
+    told = probed(dark=dark)
+
+    assert (luminance(told["card"]) < 0.5) is dark
+    for name, ink, ground in told["paints"]:
+        lighter, darker = sorted([luminance(ink), luminance(ground)], reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, name  # level AA
+
+
+def test_a_picture_of_it_can_be_taken(browse: Browse, site: Site, tmp_path: Path) -> None:
+    picture = tmp_path / "page.png"
+
+    browse(site.address("/page", PAGE), f"screenshot={picture}", width=600)
+
+    data = picture.read_bytes()
+    assert struct.unpack(">II", data[16:24]) == (600, 900)
+    assert len(data) > 10_000, "an empty page takes less"
