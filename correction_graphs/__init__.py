@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from correction_graphs.demonstrations import DemonstrationBank
     from correction_graphs.errors import CorrectionError
     from correction_graphs.prompts import Template, load_template
-    from correction_graphs.results import CacResult, Round, Usage, Verdict, Vote
+    from correction_graphs.rain.chat import ChatRain
+    from correction_graphs.rain.graph import build_rain_graph, create_rain_graph
+    from correction_graphs.rain.settings import RainSettings
+    from correction_graphs.results import CacResult, RainResult, Round, Usage, Verdict, Vote
 
 # Type checkers and editors read the imports above and `__all__`; at run time `_HOMES` counts. A test compares them.
 __all__ = [
     "Budget",
     "CacResult",
     "ChatLlama",
+    "ChatRain",
     "CheckRequest",
     "Checker",
     "CodeChecker",
@@ -42,6 +46,8 @@ __all__ = [
     "HumanChecker",
     "Jury",
     "LLMCritic",
+    "RainResult",
+    "RainSettings",
     "Round",
     "Sequential",
     "Template",
@@ -51,7 +57,9 @@ __all__ = [
     "__version__",
     "as_checker",
     "build_cac_graph",
+    "build_rain_graph",
     "create_cac_graph",
+    "create_rain_graph",
     "from_evaluator",
     "from_validator",
     "load_template",
@@ -61,6 +69,7 @@ _HOMES = {
     "Budget": "correction_graphs.budget",
     "CacResult": "correction_graphs.results",
     "ChatLlama": "correction_graphs.chat_llama",
+    "ChatRain": "correction_graphs.rain.chat",
     "CheckRequest": "correction_graphs.checkers.base",
     "Checker": "correction_graphs.checkers.base",
     "CodeChecker": "correction_graphs.checkers.code",
@@ -70,6 +79,8 @@ _HOMES = {
     "HumanChecker": "correction_graphs.checkers.human",
     "Jury": "correction_graphs.checkers.jury",
     "LLMCritic": "correction_graphs.checkers.critic",
+    "RainResult": "correction_graphs.results",
+    "RainSettings": "correction_graphs.rain.settings",
     "Round": "correction_graphs.results",
     "Sequential": "correction_graphs.checkers.sequence",
     "Template": "correction_graphs.prompts",
@@ -78,7 +89,9 @@ _HOMES = {
     "Vote": "correction_graphs.results",
     "as_checker": "correction_graphs.checkers.adapters",
     "build_cac_graph": "correction_graphs.cac",
+    "build_rain_graph": "correction_graphs.rain.graph",
     "create_cac_graph": "correction_graphs.cac",
+    "create_rain_graph": "correction_graphs.rain.graph",
     "from_evaluator": "correction_graphs.checkers.libraries",
     "from_validator": "correction_graphs.checkers.libraries",
     "load_template": "correction_graphs.prompts",

@@ -10,13 +10,14 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, message_chunk_to_message
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.cache.base import BaseCache
@@ -107,8 +108,9 @@ def create_cac_graph(
         checkpointer: Makes runs durable, and threads continue; see LangGraph.
         store: LangGraph's long-term store, for models and checkers that are graphs.
         cache: A LangGraph cache. What the model answered, and what critics found, is kept in it by the content of what
-            they were shown, and is not asked for again. Other checkers are asked each time: what people, searches and
-            functions say may change.
+            they were shown, and is not asked for again; agents, and models with configurable fields, are also told
+            apart by the run's `configurable` and context. Other checkers are asked each time: what people, searches
+            and functions say may change. So are the samples of `"ranked"`, which are drawn to differ.
         context_schema: Schema of the run-time context, for models and checkers that read it.
         name: Name of the graph, and of its node when it is added to another graph.
 
@@ -187,6 +189,8 @@ def build_cac_graph(
     _expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
     if budget is not None and not isinstance(budget, Budget):
         raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
+    if cache is not None and not isinstance(cache, BaseCache):
+        raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")
     prompts = load_template(template)
     if callable(on_exhausted):
         require_one_argument("on_exhausted", on_exhausted, "a CacResult")
@@ -195,7 +199,7 @@ def build_cac_graph(
         prompts.require(*(["refuse"] if on_exhausted == "refuse" else []))
     answerer = AnswerModel(model)
     judge = LLMCritic(answerer.model, template=prompts, style=style) if checker is None else as_checker(checker)
-    require_price(budget, answerer.model, *([judge.judge.model.model] if isinstance(judge, LLMCritic) else []))
+    require_price(budget, answerer.model, *([judge.judge.given] if isinstance(judge, LLMCritic) else []))
     recontextualize = as_strategy(strategy, model=answerer, checker=judge)
     prompts.require(*([recontextualize.role] if recontextualize.role else []))
     loop = _Rules(
@@ -391,10 +395,9 @@ class _Rules(NamedTuple):
         if callable(self.on_exhausted):
             result = self.result(progress, status, chosen=best, error=error)
             try:
-                said = self.on_exhausted(result)
+                message = _as_message(self.on_exhausted(result))
             except Exception as failure:
                 raise GenerationError(f"`on_exhausted` failed: {_words(failure)}", result=result) from failure
-            message = said if isinstance(said, AIMessage) else AIMessage(str(said))
             return self.end(progress, status, chosen=None, message=_with_id(message), error=error)
         if self.on_exhausted == "refuse":
             message = _with_id(AIMessage(self.template.fill("refuse")))
@@ -474,6 +477,19 @@ def _compared(done: Round, before: Round) -> Round:
             "score_change": scores[1] - scores[0] if len(scores) == 2 else None,  # noqa: PLR2004
         }
     )
+
+
+def _as_message(said: object) -> AIMessage:
+    """Return what a function of the user's gave for an answer as a message."""
+    if isinstance(said, AIMessageChunk):
+        said = message_chunk_to_message(said)
+    if isinstance(said, AIMessage):
+        return said
+    if isinstance(said, str):
+        return AIMessage(said)
+    if inspect.iscoroutine(said):
+        said.close()  # or Python would warn of it, far from here
+    raise TypeError(f"it returned {type(said).__name__}; it returns a text or an AI message")
 
 
 def _with_id(message: AIMessage) -> AIMessage:

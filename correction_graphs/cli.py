@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how the critic is asked: verdict, natural_language or chain_of_thought",
     )
     cac.add_argument(
-        "--strategy", default="self", help="how critiques are put before the model: self, self_instruct or fresh"
+        "--strategy",
+        default="self",
+        help="how critiques are put before the model: self, self_instruct, fresh or ranked",
     )
     cac.add_argument("--max-rounds", type=int, default=2, metavar="N", help="revisions at most")
     _add_model_options(cac)

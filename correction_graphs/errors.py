@@ -13,6 +13,8 @@ CorrectionError
         GenerationError                the model raised, or returned nothing, and there is no answer to fall back on
         CheckerError                   the checker raised, and the policy is to stop
         StrategyError                  the strategy raised, or returned something else than messages
+    SearchError(RuntimeError)          a RAIN search stopped on the way; `.result` has the text until then
+    JudgeError(ValueError)             a value function raised, or returned what is no value
 
 Each also derives from a built-in class, so that LangGraph's default retry policy does not repeat what cannot succeed.
 """
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from correction_graphs.results import CacResult
+    from correction_graphs.results import CacResult, RainResult
 
 
 def validation_problems(error: ValidationError, *, whole: str = "") -> str:
@@ -111,3 +113,19 @@ class CheckerError(RunError):
 
 class StrategyError(RunError):
     """The function given as `strategy` raised, or did not return messages. The answers are in `.result.rounds`."""
+
+
+class JudgeError(CorrectionError, ValueError):
+    """A value function raised, or returned something that is not a value from -1 to 1."""
+
+
+class SearchError(CorrectionError, RuntimeError):
+    """A RAIN search stopped before its reply was complete, most often because its value function failed.
+
+    Attributes:
+        result: The text so far, and every token set of it.
+    """
+
+    def __init__(self, message: str, *, result: RainResult) -> None:
+        self.result = result
+        super().__init__(message)

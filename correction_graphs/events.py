@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from correction_graphs.results import CacStatus
+from correction_graphs.results import CacStatus, RainStopReason
 
 
 class CacDraft(TypedDict):
@@ -58,3 +58,46 @@ class CacEnd(TypedDict):
 
 
 CacEvent = CacDraft | CacVerdict | CacRevise | CacEnd
+
+
+class RainJudged(TypedDict):
+    """A candidate was judged: `text` is the whole reply as it would be. `rewound`: it left the one judged before."""
+
+    type: Literal["rain.judged"]
+    text: str
+    value: float
+    known: bool
+    rewound: bool
+
+
+class RainCommitted(TypedDict):
+    """A token set became part of the reply. The fields are those of `RainCommit`, without the tree."""
+
+    type: Literal["rain.commit"]
+    index: int
+    text: str
+    value: float
+    visits: int
+    reason: str
+    iterations: int
+    evaluations: int
+    rewinds: int
+    forwarded_tokens: int
+    judge_tokens: int
+
+
+class RainEnd(TypedDict):
+    """The reply is complete. The fields are those of `RainResult.summary()`."""
+
+    type: Literal["rain.end"]
+    stop_reason: RainStopReason
+    value: float | None
+    iterations: int
+    evaluations: int
+    rewinds: int
+    forwarded_tokens: int
+    judge_tokens: int
+    seconds: float
+
+
+RainEvent = RainJudged | RainCommitted | RainEnd

@@ -144,7 +144,7 @@ class LocalChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        return _as_result([piece async for piece in _in_thread(self._write(messages, stop, kwargs))])
+        return _as_result([piece async for piece in self._awrite(messages, stop, kwargs)])
 
     def _stream(
         self,
@@ -163,19 +163,29 @@ class LocalChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async for piece in _in_thread(self._write(messages, stop, kwargs)):
+        async for piece in self._awrite(messages, stop, kwargs):
             yield _as_chunk(piece)
 
     def _write(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> Iterator[Piece]:
-        """Write the answer, piece by piece."""
-        changed = self._changed(kwargs)
+        return self._changed(kwargs).write(messages, self._stops(stop))
+
+    def _awrite(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> AsyncIterator[Piece]:
+        return self._changed(kwargs).awrite(messages, self._stops(stop))
+
+    def _stops(self, stop: list[str] | None) -> list[str]:
         # A bare text is common, though not what LangChain's signature says.
         stops = [stop] if isinstance(stop, str) else self.stop if stop is None else stop
-        return changed.write(messages, [each for each in stops or () if each])
+        return [each for each in stops or () if each]
 
     @abstractmethod
     def write(self, messages: Sequence[BaseMessage], stop: Sequence[str]) -> Iterator[Piece]:
         """Write the answer to `messages`, up to the first of the texts in `stop`; a generator."""
+
+    def awrite(self, messages: Sequence[BaseMessage], stop: Sequence[str]) -> AsyncIterator[Piece]:
+        """Write the answer as `write` does, by default in worker threads."""
+        return _in_thread(self.write(messages, stop))
 
     def _changed(self, kwargs: dict[str, Any]) -> Self:
         unknown = kwargs.keys() - self.per_call - _NOT_OURS

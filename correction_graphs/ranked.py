@@ -37,6 +37,9 @@ class Ranked(Runnable[RevisionRequest, list[AnyMessage]]):
     run, whose verdicts are known. The best `keep` of all are shown, the worst of them first and the best next to what
     is asked, each with its score, along with the critique of the best one that was rejected.
 
+    A `max_concurrency` of 1 does not go with `graph.stream` of "messages" or "custom": LangGraph then waits for ever,
+    in a graph of any kind. `invoke` and `astream` are not concerned.
+
     The theory needs scores and several answers, not an order; the best stands last since models heed most what they
     read last. It also needs one layer or more of the model for each answer that is ranked, hence `keep`.
 

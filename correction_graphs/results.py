@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+RainStopReason = Literal["stop", "length", "context", "deadline", "forwarded_tokens", "failed"]
 CacStatus = Literal["passed", "exhausted", "plateau", "oscillation", "budget", "unverified", "failed"]
 
 
@@ -176,3 +177,142 @@ class CacResult(Record):
         from correction_graphs import trace  # noqa: PLC0415  (only when wanted)
 
         return trace.to_markdown(self, question)
+
+
+class RainNode(Record):
+    """A token set that a search looked at.
+
+    Attributes:
+        tokens: The set.
+        text: The same as text.
+        prior: Its prior among its siblings.
+        visits: Walks through it.
+        n: The same, plus what near-identical siblings shared.
+        value: Mean value, from -1 to 1.
+        judged: The value of the text that ends here; None if that was not judged.
+        committed: Whether it became part of the reply. What is below it then comes with the next commit.
+        children: Those of the sets after it that were visited.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    prior: float
+    visits: int
+    n: float
+    value: float
+    judged: float | None = None
+    committed: bool = False
+    children: tuple[RainNode, ...] = ()
+
+
+class RainCommit(Record):
+    """One token set that became part of the reply.
+
+    Attributes:
+        tokens: The set.
+        text: What the reply's text grew by.
+        value: Its mean value.
+        visits: Walks through it.
+        reason: Why the search for it ended: "accepted", "iterations", "deadline" or "forwarded_tokens".
+        iterations: Walks from the root to a leaf and back.
+        evaluations: Texts that were judged.
+        rewinds: Iterations that left the text judged before.
+        forwarded_tokens: Tokens that were computed, those of the judge included.
+        judge_tokens: The judge's part.
+        searched: The token sets that were candidates, as a tree.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    value: float
+    visits: int
+    reason: str
+    iterations: int
+    evaluations: int
+    rewinds: int
+    forwarded_tokens: int
+    judge_tokens: int
+    searched: tuple[RainNode, ...] = ()
+
+
+class RainResult(Record):
+    """How a RAIN search got to its reply.
+
+    Attributes:
+        text: The reply.
+        stop_reason: Why it ended: "stop" (the model ended it, or a stop text did), "length" (`max_new_tokens`),
+            "context" (no room left), "deadline", "forwarded_tokens"; "failed" if something went wrong before that.
+        commits: The token sets of the reply, in order, each with what was searched for it.
+        prompt_tokens: Tokens of the prompt.
+        seconds: Wall-clock time.
+        template: The judge's template, where it has one.
+        error: What went wrong, when something did.
+    """
+
+    text: str
+    stop_reason: RainStopReason
+    commits: tuple[RainCommit, ...] = ()
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+    template: TemplateInfo | None = None
+    error: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The mean value of the last token set; None if nothing was committed."""
+        return next((commit.value for commit in reversed(self.commits) if commit.tokens), None)
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the reply."""
+        return sum(len(commit.tokens) for commit in self.commits)
+
+    @property
+    def iterations(self) -> int:
+        """Walks from the root to a leaf and back, all together."""
+        return sum(commit.iterations for commit in self.commits)
+
+    @property
+    def evaluations(self) -> int:
+        """Texts that were judged, all together."""
+        return sum(commit.evaluations for commit in self.commits)
+
+    @property
+    def rewinds(self) -> int:
+        """Iterations that left the text judged before, all together."""
+        return sum(commit.rewinds for commit in self.commits)
+
+    @property
+    def forwarded_tokens(self) -> int:
+        """Tokens that were computed, those of the judge included, all together."""
+        return sum(commit.forwarded_tokens for commit in self.commits)
+
+    @property
+    def judge_tokens(self) -> int:
+        """The judge's part of them."""
+        return sum(commit.judge_tokens for commit in self.commits)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the sums, as they stand in a chat model's `response_metadata["rain"]`."""
+        return {
+            "stop_reason": self.stop_reason,
+            "value": self.value,
+            "iterations": self.iterations,
+            "evaluations": self.evaluations,
+            "rewinds": self.rewinds,
+            "forwarded_tokens": self.forwarded_tokens,
+            "judge_tokens": self.judge_tokens,
+            "seconds": self.seconds,
+        }
+
+    def to_html(self, question: str = "") -> str:
+        """Return the search as one HTML page: the tree as it was searched, with what was committed and what was left.
+
+        The page loads nothing and runs nothing, and all that models wrote is escaped.
+
+        Args:
+            question: What was asked, to be shown on top.
+        """
+        from correction_graphs.rain import picture  # noqa: PLC0415  (only when wanted)
+
+        return picture.to_html(self, question)

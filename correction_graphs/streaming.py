@@ -14,7 +14,7 @@ from typing import Any, overload
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 
 ANSWER_TAG = "correction_graphs:answer"
@@ -28,7 +28,7 @@ _PIECE = re.compile(
 
 def pieces_of(message: AIMessage) -> list[AIMessageChunk]:
     """Cut a message into chunks that add up to it: text word by word, and everything else in the last one."""
-    whole = AIMessageChunk(**message.model_dump(exclude={"type"}), chunk_position="last")
+    whole = AIMessageChunk(**message.model_dump(exclude={"type", "chunk_position"}), chunk_position="last")
     if not isinstance(message.content, str):
         return [whole]
     *texts, last = _PIECE.findall(message.content) or [""]
@@ -41,13 +41,25 @@ def pieces_of(message: AIMessage) -> list[AIMessageChunk]:
 def stream_answer(message: AIMessage, config: RunnableConfig | None) -> None:
     """Send an accepted answer to those who stream tokens, if there are any."""
     if quiet := _for_streams_only(config):
-        _Accepted(message=message).invoke([], quiet)
+        _Said(pieces=pieces_of(message)).invoke([], quiet)
 
 
 async def astream_answer(message: AIMessage, config: RunnableConfig | None) -> None:
     """Send an accepted answer to those who stream tokens, if there are any."""
     if quiet := _for_streams_only(config):
-        await _Accepted(message=message).ainvoke([], quiet)
+        await _Said(pieces=pieces_of(message)).ainvoke([], quiet)
+
+
+def stream_piece(piece: AIMessageChunk, config: RunnableConfig | None) -> None:
+    """Send a piece of an answer that is accepted piece by piece; all have the answer's id."""
+    if quiet := _for_streams_only(config):
+        _Said(pieces=[piece]).invoke([], quiet)
+
+
+async def astream_piece(piece: AIMessageChunk, config: RunnableConfig | None) -> None:
+    """Send a piece of an answer that is accepted piece by piece; all have the answer's id."""
+    if quiet := _for_streams_only(config):
+        await _Said(pieces=[piece]).ainvoke([], quiet)
 
 
 @overload
@@ -57,10 +69,12 @@ def final_only(stream: AsyncIterable[Any]) -> AsyncIterator[str]: ...
 def final_only(stream: Iterable[Any] | AsyncIterable[Any]) -> Iterator[str] | AsyncIterator[str]:
     """Pick the text of accepted answers out of a stream, piece by piece.
 
-    Also out of the stream of a larger graph, where other nodes and models speak as well.
+    Also out of the stream of a larger graph, where other nodes and models speak as well. LangGraph shows what the nodes
+    of such a graph stream only with `subgraphs=True`; without it there would be nothing to pick.
 
     Args:
-        stream: What `graph.stream(…)` or `graph.astream(…)` returns; its stream modes must include `"messages"`.
+        stream: What `graph.stream(…)` or `graph.astream(…)` returns; its stream modes must include `"messages"`, and
+            `subgraphs` must be True where the graph that answers is a node of it.
 
     Returns:
         An iterator over pieces of text; an asynchronous one for an asynchronous stream.
@@ -103,10 +117,10 @@ def _accepted_text(part: Any) -> str:
     return str(message.text) if ANSWER_TAG in (metadata.get("tags") or ()) else ""
 
 
-class _Accepted(BaseChatModel):
+class _Said(BaseChatModel):
     """A model that says what was accepted: the one way to reach LangChain's token streams, whichever they are."""
 
-    message: AIMessage
+    pieces: list[AIMessageChunk]
     cache: bool = False
 
     @property
@@ -117,10 +131,10 @@ class _Accepted(BaseChatModel):
         return {}
 
     def _generate(self, *_: Any, **__: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=self.message)])
+        raise NotImplementedError("this model is heard by streams only")
 
     def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
-        return (ChatGenerationChunk(message=piece) for piece in pieces_of(self.message))
+        return (ChatGenerationChunk(message=piece) for piece in self.pieces)
 
     async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream():

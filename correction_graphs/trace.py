@@ -1,17 +1,18 @@
 """A finished run as a page or a text that a person can read: each answer, what was said of it, and what then changed.
 
 `CacResult.to_html` and `CacResult.to_markdown` call this. Answers come from models and may hold anything, so no text
-gets into a page but through `escaped`, and none into Markdown but through `fenced` or `code`.
+gets into a page but through `html_page`, and none into Markdown but through `fenced` or `code`.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from correction_graphs.html_page import Html, block, element, folded, page, printable, section, table
 
 if TYPE_CHECKING:  # `results` imports this module, in the methods that call it
     from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdict, Vote
@@ -63,15 +64,6 @@ def _extras(usage: Usage) -> str:
     """Tell what most runs have nothing to say of."""
     silent = f", {usage.unreported_calls} of them without a count of tokens" if usage.unreported_calls else ""
     return silent + (f", cost {usage.cost:.6g}" if usage.cost is not None else "")
-
-
-# Surrogates cannot be written to a file, and control characters but tab and newline have no place in a text.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-
-def printable(text: str) -> str:
-    """Return the text with plain line ends, and with a replacement for what cannot be shown."""
-    return _UNPRINTABLE.sub("\ufffd", re.sub(r"\r\n?", "\n", text))
 
 
 # What changed from one answer to the next
@@ -174,78 +166,28 @@ def _answers(result: CacResult) -> Iterator[tuple[Round, list[Change]]]:
 # HTML
 
 
-class Html(str):
-    """Text that is HTML already, as against text that is to be escaped."""
-
-    __slots__ = ()
-
-
-def escaped(text: str) -> Html:
-    """Return HTML that shows the text, whatever is in it; HTML is returned as it is."""
-    return text if isinstance(text, Html) else Html(html.escape(printable(text)))
-
-
-def element(name: str, *inside: str, **attributes: str) -> Html:
-    """Return an element. All that is inside and is not `Html` gets escaped, and so do the values of attributes.
-
-    Args:
-        name: Its tag.
-        *inside: Texts and elements.
-        **attributes: Its attributes; an underscore at the end of a name is dropped (`class_`), and so is an attribute
-            without a value.
-    """
-    given = "".join(f' {key.rstrip("_")}="{escaped(value)}"' for key, value in attributes.items() if value)
-    return Html(f"<{name}{given}>{''.join(map(escaped, inside))}</{name}>")
-
-
 _STYLE = """
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1c2026; --faint: #5a6472; --line: #d5dae1;
-  --passed: #11703a; --failed: #b3261e; --unclear: #8a5300; --new: #cdf2d8; --old: #fbdcd9; }
-@media (prefers-color-scheme: dark) { :root { --page: #12151a; --card: #1b2027; --ink: #e6e9ee; --faint: #9aa5b4;
-  --line: #343c47; --passed: #5cd68a; --failed: #ff8f85; --unclear: #f0b64f; --new: #17482b; --old: #5a2320; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.25rem; max-width: 100rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; }
-h2 { font-size: 1.1rem; margin: 1.5rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 0; }
-p { margin: .5rem 0; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4; }
-.boxed, article { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
-.faint, footer { color: var(--faint); font-size: .875rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; margin: 1rem 0; }
-dt { color: var(--faint); }
-dd { margin: 0; overflow-wrap: anywhere; }
+:root { --new: #cdf2d8; --old: #fbdcd9; }
+@media (prefers-color-scheme: dark) { :root { --new: #17482b; --old: #5a2320; } }
 .rounds { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
-article { display: flex; flex-direction: column; gap: .6rem; min-width: 0; }
+article { display: flex; flex-direction: column; gap: .6rem; min-width: 0; background: var(--card);
+  border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
 article.chosen { border-color: currentColor; box-shadow: 0 0 0 1px currentColor; }
 article header { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; }
-footer { margin-top: auto; border-top: 1px solid var(--line); padding-top: .5rem; }
+footer { margin-top: auto; border-top: 1px solid var(--line); padding-top: .5rem; color: var(--faint);
+  font-size: .875rem; }
 .word { border: 1px solid; border-radius: 1rem; padding: 0 .6rem; font-size: .875rem; font-weight: 600; }
 .mark { font-size: .875rem; font-weight: 600; }
-.passed { color: var(--passed); }
-.failed { color: var(--failed); }
-.unclear { color: var(--unclear); }
 .not-checked { color: var(--faint); }
 ins, del { color: var(--ink); }
 ins { background: var(--new); text-decoration: underline; }
 del { background: var(--old); text-decoration: line-through; user-select: none; -webkit-user-select: none; }
 body:has(#removed:not(:checked)) del { display: none; }
-summary { cursor: pointer; font-weight: 600; font-size: .9rem; }
 details .text, details ul { margin: .35rem 0 0; padding-left: .75rem; border-left: 3px solid var(--line); }
 ul { list-style: none; }
 li { margin-bottom: .5rem; }
-@media (max-width: 40rem) { body { padding: .75rem; } dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .5rem; } }
 """
 
-# A second lock besides escaping: nothing may run, and nothing may be loaded.
-_HEAD = Html(
-    '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    '<meta http-equiv="Content-Security-Policy" '
-    "content=\"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
-    f"<style>{_STYLE}</style>"
-)
 _SWITCH = Html('<input type="checkbox" id="removed" checked>')
 
 
@@ -257,25 +199,21 @@ def to_html(result: CacResult, question: str = "") -> str:
         question: What was asked, to be shown on top.
     """
     title = f"{result.status}: {question.strip()[:60] or 'Checking as Context'}"
-    head = element("head", _HEAD, element("title", title))
-    return f"<!doctype html>\n{element('html', head, _body(result, question), lang='en')}\n"
+    return page(title, *_body(result, question), style=_STYLE)
 
 
-def _body(result: CacResult, question: str) -> Html:
+def _body(result: CacResult, question: str) -> Iterator[Html]:
     tone = {"passed": "passed", "failed": "failed"}.get(result.status, "unclear")
-    chosen = [_titled("Chosen answer", _text(result.answer, boxed=True))] if result.chosen is not None else []
-    return element(
-        "body",
-        element("p", "Checking as Context", class_="faint"),
-        element("h1", result.status, class_=tone),
-        element("p", explained(result)),
-        *([_titled("Question", _text(question, boxed=True))] if question.strip() else []),
-        *chosen,
-        element(
-            "dl", *(part for name, value in _facts(result) for part in (element("dt", name), element("dd", value)))
-        ),
-        *([_rounds(result)] if result.rounds else []),
-    )
+    yield element("p", "Checking as Context", class_="faint")
+    yield element("h1", result.status, class_=tone)
+    yield element("p", explained(result))
+    if question.strip():
+        yield section("Question", block(question, boxed=True))
+    if result.chosen is not None:
+        yield section("Chosen answer", block(result.answer, boxed=True))
+    yield table(_facts(result))
+    if result.rounds:
+        yield _rounds(result)
 
 
 def _facts(result: CacResult) -> list[tuple[str, str]]:
@@ -291,15 +229,6 @@ def _facts(result: CacResult) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _titled(title: str, *inside: str) -> Html:
-    return element("section", element("h2", title), *inside)
-
-
-def _text(text: str, *, boxed: bool = False) -> Html:
-    # The text decides which way it runs, and turns nothing outside of it around.
-    return element("div", text or "(empty)", class_="text boxed" if boxed else "text", dir="auto")
-
-
 def _rounds(result: CacResult) -> Html:
     switch = element(
         "p",
@@ -313,7 +242,7 @@ def _rounds(result: CacResult) -> Html:
         _card(number, done, pieces, chosen=result.chosen == number - 1)
         for number, (done, pieces) in enumerate(_answers(result), 1)
     )
-    return _titled("Rounds", *[switch] * (len(result.rounds) > 1), element("div", *cards, class_="rounds"))
+    return section("Rounds", *[switch] * (len(result.rounds) > 1), element("div", *cards, class_="rounds"))
 
 
 def _card(number: int, done: Round, pieces: Iterable[Change], *, chosen: bool) -> Html:
@@ -346,9 +275,9 @@ def _badge(verdict: Verdict | Vote | None) -> Html:
 
 def _judged(verdict: Verdict) -> Iterator[Html]:
     for name, text in _said(verdict):
-        yield _folded(name, _text(text), unfolded=name != "Reasoning")
+        yield folded(name, block(text), unfolded=name != "Reasoning")
     if verdict.votes:
-        yield _folded("Votes", _votes(verdict.votes))
+        yield folded("Votes", _votes(verdict.votes))
 
 
 def _said(verdict: Verdict | Vote) -> list[tuple[str, str]]:
@@ -360,10 +289,6 @@ def _said(verdict: Verdict | Vote) -> list[tuple[str, str]]:
         ("Reasoning", getattr(verdict, "reasoning", "")),
     ]
     return [(name, text) for name, text in texts if text.strip()]
-
-
-def _folded(title: str, inside: Html, *, unfolded: bool = False) -> Html:
-    return element("details", element("summary", title), inside, **{"open": "open"} if unfolded else {})
 
 
 def _votes(votes: Iterable[Vote]) -> Html:
@@ -378,7 +303,7 @@ def _vote(vote: Vote) -> Html:
         " ",
         _badge(vote),
         *score,
-        *(_text(text) for _, text in _said(vote)),
+        *(block(text) for _, text in _said(vote)),
         *([_votes(vote.votes)] if vote.votes else []),
     )
 

@@ -252,9 +252,13 @@ def _took(response: LLMResult, price: Price | None) -> Usage:
     return usage if price is None else usage.model_copy(update={"cost": 0.0 if from_cache else price.of(usage)})
 
 
-def refusal_in(error: BaseException) -> BudgetExceededError | None:
-    """Return the refusal that an error is, or that it was raised from, as the error of a nested graph is."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, BudgetExceededError):
-        cause = cause.__cause__
-    return cause
+def refusal_in(error: BaseException | None) -> BudgetExceededError | None:
+    """Return the refusal that an error is, holds in its group, or was raised from; None if there is none.
+
+    The error of a nested graph was raised from one. Of several calls made at the same time, one that was refused means
+    that the others would have been.
+    """
+    if error is None or isinstance(error, BudgetExceededError):
+        return error
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((found for part in (*parts, error.__cause__) if (found := refusal_in(part))), None)

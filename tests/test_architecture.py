@@ -80,7 +80,7 @@ RULES: Mapping[str, Rule] = {
     # What the methods share: progress events, what was spent, how an answer is put before the model again.
     "events": rule("results"),
     "streaming": rule("langchain_core"),
-    "caching": rule("results models checkers.base langchain_core langgraph"),
+    "caching": rule("results models checkers.base checkers.critic langchain_core langgraph"),
     "usage": rule("errors results budget langchain_core"),
     "demonstrations": rule("errors results messages prompts strategies langchain_core"),
     "strategies": rule("errors results messages prompts langchain_core"),
@@ -123,8 +123,10 @@ RULES: Mapping[str, Rule] = {
     "rain.search": rule(
         "errors backends.base rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge"
     ),
-    "rain.chat": rule(f"{SEARCH} messages prompts langchain_core", in_functions="backends.llama_cpp"),
-    "rain.graph": rule(f"{SEARCH} messages prompts langchain_core langgraph", in_functions="backends.llama_cpp"),
+    "rain.gathering": rule("backends.base rain.steps"),
+    "rain.runs": rule(f"{SEARCH} rain.gathering"),
+    "rain.chat": rule(f"{SEARCH} rain.runs local_chat langchain_core"),
+    "rain.graph": rule(f"{SEARCH} rain.runs rain.chat local_chat messages models streaming langchain_core langgraph"),
     # What users put around the methods.
     "middleware": rule(f"{METHOD} cac s2a langchain langgraph"),
     "testing": rule("errors messages langchain_core backends.*"),

@@ -30,14 +30,21 @@ class VerdictModel:
         style: How the model is asked; see `LLMCritic`.
         structured: Whether it is held to a JSON schema; None where its `profile` says that it can be.
 
+    Attributes:
+        given: The model as it is without the schema.
+        structured: Whether it is held to one.
+
     Raises:
-        SettingsError: If `structured` is True and there is no schema for the style, or no way to hold the model to one.
+        SettingsError: If `structured` is not one of those, or is True and there is no schema for the style, or no way to hold the model to one.
     """
 
     def __init__(self, model: ModelLike, template: Template, *, style: Style, structured: bool | None = None) -> None:
-        judge = load_model(model)
+        if structured is not None and not isinstance(structured, bool):
+            raise SettingsError(f"`structured` is {structured!r}; it is True, False or None")
+        self.given = judge = load_model(model)
         if structured is None:
             structured = style != "natural_language" and _takes_schemas(judge)
+        self.structured = structured
         self.model = AnswerModel(held_to_schema(judge, template, style) if structured else judge)
         self._template = template
         self._style = style

@@ -1,0 +1,1 @@
+"""Search with rewinding (RAIN): text that the model itself finds good."""
