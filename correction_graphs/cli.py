@@ -1,24 +1,21 @@
-"""The command line: `correction-graphs run cac "QUESTION"` and `correction-graphs demo`."""
+"""The command line: `correction-graphs run cac "QUESTION"`, `run rain "PROMPT"` and `correction-graphs demo`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Protocol
 
 from typing_extensions import override
 
 from correction_graphs import __version__
+from correction_graphs.cli_output import INTERRUPTED, asked, printable, tell
 from correction_graphs.errors import CorrectionError, RunError, SettingsError
 from correction_graphs.results import CacResult, Round, Usage, Verdict
-
-_INTERRUPTED = 130  # what shells report after Ctrl-C
 
 _DEMO = (
     (
@@ -50,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -94,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     cac.add_argument("--html", metavar="FILE", help="write the run to FILE as a page, round by round with what changed")
     cac.set_defaults(run=_run_cac)
 
+    _add_rain(run)
+
     demo = commands.add_parser(
         "demo",
         help="three questions to a small local model, round by round",
@@ -102,6 +101,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(demo)
     demo.set_defaults(run=_run_demo)
     return parser
+
+
+def _add_rain(methods: Any) -> None:
+    rain = methods.add_parser(
+        "rain",
+        help="RAIN: search for the answer, and rewind where the model's own judgement is low",
+        description="RAIN: a local model writes its answer a piece at a time; it tries several, judges each, and goes "
+        "back until one is good enough.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    rain.add_argument("question", metavar="PROMPT", help="what is asked, or - to read it from standard input")
+    rain.add_argument("--system", metavar="TEXT", help="a system message to put in front")
+    rain.add_argument(
+        "--model",
+        default="smollm2",
+        metavar="SPEC",
+        help="a GGUF file, hf:OWNER/REPO/FILE.gguf, or the embedded smollm2; models behind an API show no logits",
+    )
+    rain.add_argument(
+        "--judge", default="harmless", help="what is searched for: harmless, truthful, positive, or a template's file"
+    )
+    rain.add_argument("--paper", action="store_true", help="search as published, which takes many times as long")
+    rain.add_argument("--temperature", type=float, help="of what is sampled (default: 1)")
+    rain.add_argument("--max-tokens", type=int, default=256, metavar="N", help="the longest answer")
+    rain.add_argument("--max-iterations", type=int, metavar="N", help="tries for one piece (default: 16; --paper: 50)")
+    rain.add_argument("--seed", type=int, default=0, help="the same one gives the same answer")
+    rain.add_argument("--timeout", type=float, metavar="SECONDS", help="then the best answer so far is taken")
+    rain.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")
+    rain.add_argument("--html", metavar="FILE", help="write the search to FILE as a page, with all that was tried")
+    rain.set_defaults(run=_run_rain)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -121,60 +150,23 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_cac(options: argparse.Namespace) -> int:
-    question = sys.stdin.read().strip() if options.question == "-" else options.question
-    if not question.strip():
-        raise SettingsError("the question is empty; give one, or - and write it to standard input")
+    question = asked(options)
     view: View = SilentView() if options.json else _view()
     system = [("system", options.system)] if options.system else []
     settings = {"template": options.template, "style": options.style, "strategy": options.strategy}
-    try:
-        _require_writable(options.html)
+
+    def run() -> CacResult:
         with asyncio.Runner() as runner:
             model = _model(options, view)
-            result = _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)
-    except (CorrectionError, KeyboardInterrupt) as error:
-        unfinished: CacResult | None = getattr(error, "result", None)
-        _write_page(options.html, unfinished, question)
-        if not options.json:
-            raise
-        _print_json(question, options.model, unfinished, error=error)
-        return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-    written = _write_page(options.html, result, question)
-    if options.json:
-        _print_json(question, options.model, result)
-    return 0 if written else 1
+            return _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)
+
+    return tell("cac", options, question, run)
 
 
-def _require_writable(path: str | None) -> None:
-    """Find out before a long run whether a file can be written after it."""
-    if path is None:
-        return
-    file = Path(path)
-    try:
-        new = not file.exists()
-        if new or file.is_file() or file.is_dir():  # a pipe would be closed for its reader
-            file.open("ab").close()
-        if new:
-            file.unlink()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"--html: {path!r} cannot be written: {_reason(error)}") from error
+def _run_rain(options: argparse.Namespace) -> int:
+    from correction_graphs.cli_rain import run_rain  # noqa: PLC0415  (--help and --version need not wait for it)
 
-
-def _write_page(path: str | None, result: CacResult | None, question: str) -> bool:
-    """Write a run as a page and tell where it is; returns False if it was not possible."""
-    if path is None or result is None:
-        return True
-    try:
-        Path(path).write_text(result.to_html(question), encoding="utf-8")
-    except OSError as error:  # such as a full disk; what else is shown of the run matters more
-        print(f"correction-graphs: {path!r} could not be written: {_reason(error)}", file=sys.stderr)
-        return False
-    print(f"page: {Path(path).absolute()}", file=sys.stderr)
-    return True
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    return run_rain(options)
 
 
 def _run_demo(options: argparse.Namespace) -> int:
@@ -275,18 +267,6 @@ def _verdict(event: dict[str, Any]) -> Verdict:
     return Verdict(**{name: event[name] for name in ("passed", "critique", "score", "reasoning", "votes")})
 
 
-def _print_json(question: str, model: str, result: CacResult | None, *, error: BaseException | None = None) -> None:
-    document = {
-        "version": __version__,
-        "question": question,
-        "model": model,
-        "answer": result.answer if result else "",
-        "cac": result.model_dump(mode="json") if result else None,
-        "error": {"type": type(error).__name__, "message": str(error)} if error else None,
-    }
-    print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
-
-
 # What is shown
 
 
@@ -370,7 +350,7 @@ class PlainView(SilentView):
 
     @staticmethod
     def _line(text: str) -> None:
-        print(_printable(text), flush=True)
+        print(printable(text), flush=True)
 
 
 class RichView(View):
@@ -426,8 +406,8 @@ class RichView(View):
         from rich.panel import Panel  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        title = Text(_printable(heading))
-        self._console.print(Panel(Text(_printable(text)), title=title, title_align="left", border_style=style))
+        title = Text(printable(heading))
+        self._console.print(Panel(Text(printable(text)), title=title, title_align="left", border_style=style))
 
 
 def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -441,14 +421,6 @@ def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
         spent = _spent(Usage(**event["usage"]), calls=False)
         return [(f"check of {answer}: {word}, {spent}", verdict.critique, style)]
     return []
-
-
-# All control characters but tab and newline: a terminal would obey them.
-_CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
-
-
-def _printable(text: str) -> str:
-    return text.replace("\r\n", "\n").translate(_CONTROLS)
 
 
 def _status(result: CacResult) -> str:

@@ -16,6 +16,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
+from pydantic import Field
 
 ANSWER_TAG = "correction_graphs:answer"
 """In a chunk's metadata, `tags` holds this one when it belongs to an accepted answer."""
@@ -120,7 +121,7 @@ def _accepted_text(part: Any) -> str:
 class _Said(BaseChatModel):
     """A model that says what was accepted: the one way to reach LangChain's token streams, whichever they are."""
 
-    pieces: list[AIMessageChunk]
+    pieces: list[AIMessageChunk] = Field(repr=False)  # LangChain asks for the whole, as what the model is
     cache: bool = False
 
     @property

@@ -6,12 +6,12 @@ import re
 import time
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import ValidationError
 
-from correction_graphs import Budget, Usage, Verdict, create_cac_graph, load_template
+from correction_graphs import Budget, Jury, LLMCritic, Usage, Verdict, create_cac_graph, load_template
 from correction_graphs.errors import GenerationError, SettingsError, TemplateError
 from correction_graphs.testing import ScriptedChatModel
 
@@ -100,7 +100,7 @@ def test_a_refusal_also_answers_for_a_model_that_says_nothing():
     assert out["cac"].status == "exhausted"
 
 
-@pytest.mark.parametrize("said", ["Ask a person.", AIMessage("Ask a person.")])
+@pytest.mark.parametrize("said", ["Ask a person.", AIMessage("Ask a person."), AIMessageChunk("Ask a person.")])
 def test_a_function_can_say_something_else(said):
     seen = []
     out = create_cac_graph(
@@ -109,6 +109,26 @@ def test_a_function_can_say_something_else(said):
 
     assert out["messages"][-1].text == "Ask a person."
     assert (seen[0].status, len(seen[0].rounds), seen[0].answer) == ("exhausted", 3, "c")
+    assert out["messages"][-1].type == "ai"
+
+
+async def never_awaited(_):
+    return "Ask a person."
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda _: None, "it returned NoneType"),
+        (lambda _: HumanMessage("x"), "it returned HumanMessage"),
+        (never_awaited, "it returned coroutine"),
+    ],
+)
+def test_a_function_that_says_nothing_is_not_quoted(function, told):
+    graph = create_cac_graph(ScriptedChatModel(["a"]), checker=never, max_rounds=0, on_exhausted=function)
+    with pytest.raises(GenerationError, match=f"{told}; it returns a text or an AI message") as caught:
+        graph.invoke(ASK)
+    assert caught.value.result.answer == "a"
 
 
 def test_a_function_that_fails_loses_nothing():
@@ -229,6 +249,21 @@ def test_each_run_has_its_own_budget():
         RunnableLambda(lambda messages: AIMessage(messages[-1].text)), checker=lambda _: True, budget=Budget(seconds=5)
     )
     assert all(out["cac"].status == "passed" for out in graph.batch([ASK] * 4))
+
+
+@MODES
+@pytest.mark.parametrize("policy", ["raise", "accept", "revise"])
+async def test_a_budget_that_ends_before_a_jury_ends_the_run_as_it_would_before_one_critic(mode, policy):
+    judges = [ScriptedChatModel(["Verdict: biased"] * 3) for _ in range(3)]
+    graph = create_cac_graph(
+        ScriptedChatModel(["a", "b"]),
+        checker=Jury(*map(LLMCritic, judges)),
+        budget=Budget(model_calls=5),  # two answers and three votes: none is left for the second answer
+        on_checker_error=policy,
+    )
+    out = await run(graph, mode)
+    assert (out["cac"].status, out["cac"].error) == ("budget", "the budget of 5 model calls is used up")
+    assert (out["messages"][-1].text, out["cac"].usage.model_calls) == ("b", 5)
 
 
 def test_a_refusing_graph_refuses_when_the_budget_ends():

@@ -1,13 +1,22 @@
 """The cache: what was asked before is not asked again, whatever its message ids; what failed is."""
 
+from dataclasses import dataclass, field
+
+import numpy as np
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import ConfigurableField
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 
-from correction_graphs import Jury, LLMCritic, Sequential, build_cac_graph, create_cac_graph
+from correction_graphs import Budget, Jury, LLMCritic, Sequential, build_cac_graph, create_cac_graph
+from correction_graphs.errors import SettingsError
 from correction_graphs.models import identity_of
 from correction_graphs.testing import ScriptedChatModel
+from correction_graphs.usage import SharedBudget
 
 QUESTION = "What is the capital of Australia?"
 FAILS = "He assumes.\nCritique: Sydney is not it.\nVerdict: incorrect"
@@ -151,3 +160,145 @@ def test_the_same_answer_in_two_threads_is_two_messages():
     a, b = (graph.invoke(asked(), {"configurable": {"thread_id": name}})["messages"][-1] for name in "ab")
     assert (a.text, b.text) == ("Yes.", "Yes.")
     assert a.id != b.id
+
+
+def image(**source):
+    return {"messages": [HumanMessage([{"type": "text", "text": "What is this?"}, {"type": "image", **source}])]}
+
+
+def called(**call):
+    asking = AIMessage("", tool_calls=[{"name": "search", "args": {"q": "x"}, "id": "1"} | call])
+    return {"messages": [HumanMessage("Hm?"), asking, ToolMessage("0", tool_call_id="1"), HumanMessage("So?")]}
+
+
+def results(**result):
+    messages = called()["messages"]
+    messages[2] = ToolMessage("0", tool_call_id="1", **result)
+    return {"messages": messages}
+
+
+INVALID = {"type": "invalid_tool_call", "name": "f", "args": "{", "id": "1", "error": None}
+
+
+def said(**fields):
+    return {"messages": [HumanMessage("Hm?"), AIMessage("", **fields), HumanMessage("So?")]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (image(data=b"cat"), image(data=b"dog")),
+        (image(data=b"cat"), image(data="b'cat'")),
+        (image(data=np.zeros(5000)), image(data=np.eye(1, 5000, 2500))),
+        (image(extras={1: "a", "b": 2}), image(extras={1: "a", "b": 3})),
+        (called(args={"q": "x"}), called(args={"q": "y"})),
+        (results(status="success"), results(status="error")),
+        ({"messages": [ChatMessage("Go.", role="a")]}, {"messages": [ChatMessage("Go.", role="b")]}),
+        (said(additional_kwargs={"function_call": {"name": "f"}}), said(additional_kwargs={})),
+        (said(invalid_tool_calls=[INVALID]), said(invalid_tool_calls=[INVALID | {"args": "["}])),
+    ],
+    ids=["bytes", "text of bytes", "arrays", "keys", "calls", "failed tool", "role", "function call", "invalid call"],
+)
+@WAYS
+async def test_what_models_are_shown_is_told_apart_whatever_it_is(mode, one, other):
+    graph = create_cac_graph(ScriptedChatModel(["a", "b", "c"]), checker=lambda _: True, cache=InMemoryCache())
+    first, second = [(await run(graph, mode, asked))["messages"][-1].text for asked in (one, other)]
+    assert (first, second) == ("a", "b")
+
+
+def test_bytes_are_asked_once():
+    graph = create_cac_graph(ScriptedChatModel(["a", "b"]), checker=lambda _: True, cache=InMemoryCache())
+    said = [graph.invoke(image(data=b"cat"))["messages"][-1].text for _ in range(2)]
+    assert said == ["a", "a"]
+
+
+@dataclass
+class User:
+    name: str
+    budget: SharedBudget = field(default_factory=lambda: SharedBudget(Budget(model_calls=9)))
+
+
+def greeter():
+    def greet(_, runtime: Runtime[User]):
+        greeted.append(runtime.context.name)
+        return {"messages": [AIMessage(f"Hello {runtime.context.name}!")]}
+
+    greeted = []
+    graph = StateGraph(MessagesState, context_schema=User)
+    graph.add_node("greet", greet)
+    graph.add_edge(START, "greet")
+    graph.add_edge("greet", END)
+    return graph.compile(), greeted
+
+
+@WAYS
+async def test_an_agent_that_reads_the_context_says_nothing_to_one_user_that_was_meant_for_another(mode):
+    agent, greeted = greeter()
+    graph = create_cac_graph(agent, checker=lambda _: True, context_schema=User, cache=InMemoryCache())
+    said = []
+    for name in ("Ann", "Bob", "Ann"):
+        if mode == "invoke":
+            out = graph.invoke(asked(), context=User(name))
+        else:
+            out = await graph.ainvoke(asked(), context=User(name))
+        said.append(out["messages"][-1].text)
+    assert said == ["Hello Ann!", "Hello Bob!", "Hello Ann!"]
+    assert greeted == ["Ann", "Bob"]
+
+
+def test_a_model_with_configurable_fields_is_told_apart_by_what_they_are():
+    model = FakeListChatModel(responses=["a"]).configurable_fields(responses=ConfigurableField(id="responses"))
+    graph = create_cac_graph(model, checker=lambda _: True, cache=InMemoryCache(), checkpointer=InMemorySaver())
+    said = [
+        graph.invoke(asked(), {"configurable": {"thread_id": str(thread), "responses": [text]}})["messages"][-1].text
+        for thread, text in enumerate("bc")
+    ]
+    assert said == ["b", "c"]
+
+
+def test_a_chat_model_answers_all_users_alike():
+    model = ScriptedChatModel(["Sydney.", FAILS, "Canberra.", PASSES])
+    graph = create_cac_graph(model, template="correctness", context_schema=User, cache=InMemoryCache())
+    for name in ("Ann", "Bob"):
+        graph.invoke(asked(), {"configurable": {"user": name}}, context=User(name))
+    assert len(model.asked) == 4
+
+
+class Broken(InMemoryCache):
+    """Fails to do what it is told to fail at."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.fails = fails
+
+    def get(self, keys):
+        if self.fails == "get":
+            raise ConnectionError("cache down")
+        return dict.fromkeys(keys, "nonsense") if self.fails == "keep" else super().get(keys)
+
+    async def aget(self, keys):
+        return self.get(keys)
+
+    def set(self, pairs):
+        if self.fails == "set":
+            raise ConnectionError("cache down")
+        super().set(pairs)
+
+    async def aset(self, pairs):
+        self.set(pairs)
+
+
+@WAYS
+@pytest.mark.parametrize("fails", ["get", "set", "keep"])
+async def test_a_cache_that_fails_loses_no_answer(mode, fails, caplog):
+    model = ScriptedChatModel(["Canberra.", PASSES])
+    graph = create_cac_graph(model, template="correctness", cache=Broken(fails))
+    out = await run(graph, mode, asked())
+    assert (out["cac"].status, out["messages"][-1].text) == ("passed", "Canberra.")
+    assert "the cache could not be" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [True, "memory", {}])
+def test_what_is_no_cache_is_refused(wrong):
+    with pytest.raises(SettingsError, match=r"`cache` is .*; give a LangGraph cache, such as InMemoryCache"):
+        create_cac_graph(ScriptedChatModel([]), cache=wrong)

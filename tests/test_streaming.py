@@ -104,6 +104,23 @@ class Chat(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
+def test_streaming_does_not_spell_the_answer_out_for_nobody(monkeypatch):
+    spelled = []
+    monkeypatch.setattr(AIMessageChunk, "__repr__", lambda chunk: spelled.append(chunk) or "")
+    assert "".join(final_only(corrected().stream(ASK, stream_mode="messages"))) == ANSWER
+    assert spelled == [], "a tenth of a second for an answer of a page"
+
+
+def test_what_a_function_says_as_a_chunk_is_streamed_too():
+    graph = create_cac_graph(
+        ScriptedChatModel([DRAFT]),
+        checker=names_the_capital,
+        max_rounds=0,
+        on_exhausted=lambda _: AIMessageChunk("Ask a person."),
+    )
+    assert list(final_only(graph.stream(ASK, stream_mode="messages"))) == ["Ask", " a", " person."]
+
+
 @pytest.mark.parametrize("mode", ["stream", "astream"])
 async def test_final_only_leaves_out_what_other_nodes_say(mode):
     small_talk = ScriptedChatModel(["Good question!"])

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from correction_graphs.results import CacResult, Round, TemplateInfo, Usage, Verdict, Vote
 from correction_graphs.html_page import element, escaped, printable
+from correction_graphs.results import CacResult, Round, TemplateInfo, Usage, Verdict, Vote
 from correction_graphs.trace import changes, code, fenced
 
 OLD = "The nurse was late.\n\nNobody else."

@@ -440,6 +440,9 @@ def test_a_refusal_is_found_under_the_error_of_a_nested_graph():
         graph.invoke(ASK, {"callbacks": [SharedBudget(priced(1))]})
     assert "no price for the model 'other'" in str(refusal_in(caught.value))
     assert refusal_in(ValueError("x")) is None
+    group = ExceptionGroup("both", [ValueError("x"), caught.value])
+    assert refusal_in(group) is refusal_in(caught.value)
+    assert refusal_in(ExceptionGroup("one", [ValueError("x")])) is None
 
 
 @MODES

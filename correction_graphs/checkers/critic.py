@@ -79,7 +79,7 @@ class LLMCritic(Checker):
 
     def cache_identity(self) -> str | None:
         """Return what equal critics have in common: model, template and style."""
-        return repr((identity_of(self.judge.model.model), self._template.sha256, self.style))
+        return repr((identity_of(self.judge.given), self.judge.structured, self._template.sha256, self.style))
 
     def messages(self, request: CheckRequest) -> list[AnyMessage]:
         """Return what the critic is shown."""

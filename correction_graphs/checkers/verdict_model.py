@@ -35,7 +35,8 @@ class VerdictModel:
         structured: Whether it is held to one.
 
     Raises:
-        SettingsError: If `structured` is not one of those, or is True and there is no schema for the style, or no way to hold the model to one.
+        SettingsError: If `structured` is not one of those, or is True and there is no schema for the style, or no way
+            to hold the model to one.
     """
 
     def __init__(self, model: ModelLike, template: Template, *, style: Style, structured: bool | None = None) -> None:

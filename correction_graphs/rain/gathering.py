@@ -1,15 +1,17 @@
 """Several searches on one backend, in as many threads or tasks, whose forwards become one batch.
 
 A forward waits until every search that is under way asks for one too, or has ended, or is busy with something outside
-the backend. So searches keep step, and a batch of all costs little more than one.
+the backend. So searches keep step, and a batch of all costs little more than one. Nobody is waited for longer than
+`PATIENCE`: a search may be unable to go on, such as one in an event loop that is blocked by another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -18,6 +20,9 @@ from correction_graphs.backends.base import Branch, Logits, RewindableBackend
 from correction_graphs.rain.steps import Forward, Request, Steps, afollow, follow
 
 T = TypeVar("T")
+
+PATIENCE = 0.25
+"""Seconds that a forward waits for others while nothing is computed. Between two forwards a search takes some ms."""
 
 
 class Gathering:
@@ -28,6 +33,8 @@ class Gathering:
         self._lock = threading.Lock()
         self._present = 0
         self._waiting: list[tuple[Sequence[Branch], Future[Logits]]] = []
+        self._computing = 0
+        self._idle_since = time.monotonic()
         # One thread, since the backend computes one batch at a time; it ends when nobody holds this any more.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rain-forward")
 
@@ -51,10 +58,15 @@ class Gathering:
 
     def forward(self, branches: Sequence[Branch]) -> Logits:
         """Return the next-token logits of branches, as the backend does."""
-        if self._alone():
-            return self._backend.forward(branches)
+        if self._begin_alone():
+            try:
+                return self._backend.forward(branches)
+            finally:
+                self._end()
         future = self.submit(branches)
         try:
+            while not wait([future], PATIENCE).done:
+                self._hurry(future)
             return future.result()
         except BaseException:
             self._withdraw(future)
@@ -87,8 +99,11 @@ class Gathering:
     async def _aforward(self, branches: Sequence[Branch]) -> Logits:
         future = self.submit(branches)
         waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, also if nobody waits
         try:
-            return await asyncio.shield(waiting)
+            while not (await asyncio.wait([waiting], timeout=PATIENCE))[0]:
+                self._hurry(future)
+            return await waiting
         except asyncio.CancelledError:
             self._withdraw(future)
             while not future.done():  # nothing may be released under the backend's hands
@@ -104,9 +119,18 @@ class Gathering:
             self._begin_if_all_wait()
         return future
 
-    def _alone(self) -> bool:
+    def _begin_alone(self) -> bool:
+        """Whether there is nobody to wait for; the caller then computes, and calls `_end`."""
         with self._lock:
-            return self._present <= 1 and not self._waiting
+            if self._present > 1 or self._waiting or self._computing:
+                return False
+            self._computing += 1
+            return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self._computing -= 1
+            self._idle_since = time.monotonic()
 
     def _come(self) -> None:
         with self._lock:
@@ -122,10 +146,33 @@ class Gathering:
         with self._lock:
             self._waiting = [each for each in self._waiting if each[1] is not future]
 
+    def _hurry(self, future: Future[Logits]) -> None:
+        """Begin without those who do not come; not while something is computed, which they may be waiting for."""
+        with self._lock:
+            late = not self._computing and time.monotonic() - self._idle_since >= PATIENCE
+            if late and any(each[1] is future for each in self._waiting):
+                self._begin()
+
     def _begin_if_all_wait(self) -> None:
         if self._waiting and len(self._waiting) >= self._present:
-            batch, self._waiting = self._waiting, []
-            self._worker.submit(self._compute, batch)
+            self._begin()
+
+    def _begin(self) -> None:
+        batch, self._waiting = self._waiting, []
+        self._computing += 1
+        try:
+            self._worker.submit(self._work, batch)
+        except RuntimeError as error:  # the interpreter is about to end
+            self._computing -= 1
+            for _, future in batch:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+    def _work(self, batch: list[tuple[Sequence[Branch], Future[Logits]]]) -> None:
+        try:
+            self._compute(batch)
+        finally:
+            self._end()
 
     def _compute(self, batch: list[tuple[Sequence[Branch], Future[Logits]]]) -> None:
         batch = [(branches, future) for branches, future in batch if future.set_running_or_notify_cancel()]

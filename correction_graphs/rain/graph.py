@@ -123,7 +123,7 @@ def build_rain_graph(
 
 
 def _searching(model: Any, **arguments: Any) -> ChatRain:
-    loaded = load_model(model) if isinstance(model, str | os.PathLike) else model
+    loaded = load_model(model) if _is_local(model) else model
     given = {name: value for name, value in arguments.items() if value is not None}
     if isinstance(loaded, ChatRain):
         return ChatRain(**{**dict(loaded), **given}) if given else loaded
@@ -134,6 +134,13 @@ def _searching(model: Any, **arguments: Any) -> ChatRain:
             "ChatLlama, the path of a GGUF file, or 'smollm2'"
         )
     return ChatRain(backend=backend, **given)
+
+
+def _is_local(model: Any) -> bool:
+    """Whether this names a model that can be loaded here; what has a provider is asked over a network."""
+    if not isinstance(model, str):
+        return isinstance(model, os.PathLike)
+    return model == "smollm2" or model.startswith("hf:") or model.lower().endswith(".gguf")
 
 
 class Progress(BaseModel):

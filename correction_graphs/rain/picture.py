@@ -54,10 +54,10 @@ ul, ol { list-style: none; margin: 0; padding: 0; }
 .visits { flex: none; margin-left: auto; color: var(--faint); font-size: .8rem; font-variant-numeric: tabular-nums; }
 .trunk > li { position: relative; padding: 0 0 .7rem 2rem; }
 .trunk > li::before { content: ""; position: absolute; left: calc(.75rem - var(--w) / 2); width: var(--w); top: .75rem;
-  bottom: -.75rem; background: var(--trunk); }
+  bottom: -.75rem; background: var(--trunk); z-index: 1; }
 .trunk > li:last-child::before { display: none; }
 .trunk > li > .row::before { content: ""; position: absolute; left: .2rem; top: .2rem; width: 1.1rem; height: 1.1rem;
-  border-radius: 50%; background: var(--v, var(--card)); border: 2px solid var(--trunk); }
+  border-radius: 50%; background: var(--v, var(--card)); border: 2px solid var(--trunk); z-index: 2; }
 .committed > .row > .said { font-weight: 600; }
 details, .alone { margin-top: .15rem; }
 details > summary, .alone { font-weight: 400; color: var(--faint); font-size: .85rem; }
@@ -117,19 +117,13 @@ def _facts(result: RainResult) -> list[tuple[str, str]]:
     """Return what there is to tell about the search as a whole, each with its name."""
     used = result.template
     speed = f", {result.output_tokens / result.seconds:.1f} tokens of the reply a second" if result.seconds else ""
+    tried = f"{_count(result.iterations, 'iteration')}, {_count(result.evaluations, 'text')} judged"
+    computed = _count(result.forwarded_tokens, "token")
     facts = [
         ("Value", "" if result.value is None else _number(result.value)),
         ("Reply", f"{_count(result.output_tokens, 'token')} in {_count(len(result.commits), 'token set')}"),
-        (
-            "Search",
-            f"{_count(result.iterations, 'iteration')}, {_count(result.evaluations, 'text')} judged, "
-            f"{_count(result.rewinds, 'rewind')}",
-        ),
-        (
-            "Computed",
-            f"{_count(result.forwarded_tokens, 'token')}, {result.judge_tokens:,} of them by the judge; "
-            f"prompt: {result.prompt_tokens:,}",
-        ),
+        ("Search", f"{tried}, {_count(result.rewinds, 'rewind')}"),
+        ("Computed", f"{computed}, {result.judge_tokens:,} of them by the judge; prompt: {result.prompt_tokens:,}"),
         ("Time", f"{result.seconds:.1f} s{speed}"),
         ("Template", f"{used.name}, version {used.version}, language {used.language}" if used else ""),
         ("Template SHA-256", used.sha256 if used else ""),
@@ -143,7 +137,7 @@ def _scale() -> Html:
     widths = (element("b", style=f"height:{width:g}px") for width in (1.5, 4, _WIDEST))
     return element(
         "p",
-        element("span", "value −1", *shades, "1"),
+        element("span", "value ", _number(-1), *shades, _number(1)),
         element("span", *widths, "committed; the wider, the more walks"),
         element("span", element("s"), "rewound"),
         class_="scale faint",
@@ -175,7 +169,9 @@ def _committed(commit: RainCommit) -> Html:
 def _left(commit: RainCommit, *, unfolded: bool) -> Html:
     """Return what was left behind on the way to a commit."""
     rewound = [node for node in commit.searched if not node.committed]
-    told = f"{_count(commit.iterations, 'iteration')}, {commit.evaluations:,} judged, ended by {_REASONS[commit.reason]}"
+    told = (
+        f"{_count(commit.iterations, 'iteration')}, {commit.evaluations:,} judged, ended by {_REASONS[commit.reason]}"
+    )
     if not rewound:
         return element("p", f"nothing rewound: {told}", class_="alone")
     inside = _branches(rewound, max(node.visits for node in commit.searched))
@@ -192,13 +188,15 @@ _DEEPEST = 6  # branches further down are indented no more
 
 
 def _branches(nodes: Iterable[RainNode], most: int, depth: int = 0) -> Html:
-    return element("ul", *(_branch(node, most, depth) for node in nodes), class_="left deep" if depth > _DEEPEST else "left")
+    return element(
+        "ul", *(_branch(node, most, depth) for node in nodes), class_="left deep" if depth > _DEEPEST else "left"
+    )
 
 
 def _branch(node: RainNode, most: int, depth: int) -> Html:
     judged = "" if node.judged is None else f", judged {_number(node.judged)}"
     told = f"{node.text}\nvalue {_number(node.value)}{judged}, {_count(node.visits, 'visit')}, prior {node.prior:.2f}"
-    shared = f", {node.n:.1f} with those of similar ones" if abs(node.n - node.visits) > 0.05 else ""
+    shared = f", {node.n:.1f} with those of similar ones" if f"{node.n:.1f}" != f"{node.visits:.1f}" else ""
     below = [_branches(node.children, most, depth + 1)] if node.children else []
     row = _row(node.text or "(no text)", node.value, node.visits, told + shared)
     return element("li", row, *below, class_=_shade(node.value), style=f"--w:{_scaled(node.visits, most)}px")
@@ -210,7 +208,7 @@ def _row(text: str, value: float, visits: int, told: str) -> Html:
         "div",
         element("span", _number(value), class_=f"value {_shade(value)}"),
         element("bdi", shown, class_="said"),
-        element("span", f"{visits:,}×", class_="visits"),
+        element("span", f"{visits:,}\N{MULTIPLICATION SIGN}", class_="visits"),
         class_="row",
         title=told,
     )
@@ -245,7 +243,7 @@ def _shade(value: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _count(number: int, one: str, many: str = "") -> str:

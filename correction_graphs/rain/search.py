@@ -163,11 +163,11 @@ class Search:
     - Candidates: where their length is 1, or there is room for no more, the likeliest tokens, one after another; their
       likelihood is their probability in the whole vocabulary. Else one greedy draft, then samples, each with its own
       generator: `generator_for(seed, "propose", reply before it, number)`, the number counting the samples ever
-      drawn at this node from 0 (the greedy one draws none). A draft ends at an end token, which belongs to it, at a stop text, or
-      at the nominal length. Duplicates of children are dropped and not replaced. Likelihoods: the product of the
+      drawn at this node from 0 (the greedy one draws none). A draft ends at an end token, which belongs to it, at a
+      stop text, or at the nominal length. Duplicates of children are dropped and not replaced. Likelihoods: the product of the
       tokens' probabilities among the `top_k`; the greedy one's as in `tree.greedy_likelihood`, at the expansion.
-    - Simulation: `generator_for(seed, "simulate", reply before it, 0)`, one draw a token from the whole vocabulary; none
-      if the text ends with a pause already, or the reply has ended.
+    - Simulation: `generator_for(seed, "simulate", reply before it, 0)`, one draw a token from the whole vocabulary;
+      none if the text ends with a pause already, or the reply has ended.
     - A node is judged once; a finished leaf that is visited again counts its value again.
     - Embedded are, for each node on the path, the texts from its own tokens to the end of the simulation.
     - All children's priors are renewed when some are added, and mixed with the uniform distribution when their parent

@@ -238,6 +238,7 @@ class ToolCaller(BaseChatModel):
     profile: Any = SCHEMAS
     said: str = "Let me check."
     ending: str = "tool_use"
+    model: str | None = None
 
     @property
     def _llm_type(self) -> str:
@@ -289,6 +290,21 @@ async def test_a_forced_tool_call_is_read_as_strictly(model: ToolCaller, mode: s
 def test_a_schema_that_cannot_be_had_is_refused_when_the_critic_is_made(model: Any, style: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         LLMCritic(model, style=style, structured=True)
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, []])
+def test_structured_is_a_choice_of_two(wrong: Any) -> None:
+    with pytest.raises(SettingsError, match="it is True, False or None"):
+        LLMCritic(ToolCaller(calls=[]), structured=wrong)
+
+
+def test_the_price_of_a_model_that_is_held_to_a_schema_is_missed_before_it_is_called() -> None:
+    prices = {"writer": {"input": 1, "output": 1}}
+    critic = LLMCritic(ToolCaller(calls=[], model="judge"), structured=True)
+    with pytest.raises(SettingsError, match="no price for the model 'judge'"):
+        create_cac_graph(
+            ScriptedChatModel([], model_name="writer"), checker=critic, budget=Budget(money=1, prices=prices)
+        )
 
 
 def test_a_model_that_raises_is_still_a_checker_error(api: Api, connect: Connect) -> None:

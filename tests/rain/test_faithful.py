@@ -218,30 +218,33 @@ def embedder(world: World) -> Any:
     return embed if world.embed else None
 
 
+BACK_UP, ADD_CHILDREN = tree.back_up, tree.add_children
+
+
 class Recorded:
-    """A search that has been run, and what it did in the transcription's terms."""
+    """A search that has been run, and what it did in the transcription's terms.
+
+    Commits are told in events; walks and additions are seen where the search enters them into its tree.
+    """
 
     def __init__(self, case: Case) -> None:
         self.trace: list[Walk | Added | Committed] = []
-        world = case.world
-        backend = case.backend
-        session = Session(world)
+        world, backend, session = case.world, case.backend, Session(case.world)
         with patch.object(tree, "back_up", self.back_up), patch.object(tree, "add_children", self.add_children):
             self.search = Search(
                 backend, world.prompt, session, case.settings, embed=embedder(world), on_event=self.on_event
             )
-            self.commits = drive(self.search.run(), backend)
+            drive(self.search.run(), backend)
         self.shown = session.shown
 
-    def back_up(self, leaf: tree.Node, value: float, *args: Any, _original: Any = tree.back_up, **kwargs: Any) -> None:
-        _original(leaf, value, *args, **kwargs)
-        embeddings = [*args[1:], *(kwargs[name] for name in ("embeddings",) if name in kwargs)]
+    def back_up(self, leaf: tree.Node, value: float, settings: RainSettings, embeddings: Any = None) -> None:
+        BACK_UP(leaf, value, settings, embeddings)
         path = leaf.path()
-        families = [[numbers(child) for child in node.parent.children] for node in path]
-        self.trace.append(Walk(sets(path), value, embeddings[0] if embeddings else None, families))
+        families = [[numbers(child) for child in node.parent.children] for node in path if node.parent]
+        self.trace.append(Walk(sets(path), value, embeddings, families))
 
-    def add_children(self, node: tree.Node, *args: Any, _original: Any = tree.add_children) -> list[tree.Node]:
-        new: list[tree.Node] = _original(node, *args)
+    def add_children(self, node: tree.Node, proposals: Any, settings: RainSettings) -> list[tree.Node]:
+        new = ADD_CHILDREN(node, proposals, settings)
         if new:
             self.trace.append(Added(sets(node.path()), list(sets(new))))
         return new
@@ -277,7 +280,7 @@ class Comparison:
 
     Attributes:
         difference: What the search did otherwise than the transcription, if anything.
-        close: Whether they parted where scores were equal but for rounding. What follows is not compared.
+        close: Whether they parted where numbers were equal but for rounding. What follows is not compared.
     """
 
     def __init__(self, case: Case) -> None:

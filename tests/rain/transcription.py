@@ -74,7 +74,7 @@ class Reply:
         judged: Texts whose value was asked for, in order.
         iterations: Walks taken.
         rewinds: Walks that ended elsewhere than at or below the text that was judged or committed last.
-        close_calls: Numbers of the walks on which scores were equal but for rounding, which then decides.
+        close_calls: Numbers of the walks on which two numbers were equal but for rounding, which then decides.
     """
 
     def __init__(self, world: World, settings: RainSettings) -> None:
@@ -104,7 +104,7 @@ class Reply:
             self.iterate()
             if t + 1 - inherited >= self.settings.min_iterations:
                 best = most_visited(self.root)
-                if best["visits"] > self.settings.accept_visits and best["q"] > self.settings.accept_value:
+                if best["visits"] > self.settings.accept_visits and self.below(self.settings.accept_value, best["q"]):
                     break
 
     def commit(self) -> None:
@@ -153,6 +153,11 @@ class Reply:
                 self.close_calls.add(self.iterations)
         return best
 
+    def below(self, one: float, other: float) -> bool:
+        if one != other and abs(one - other) < 1e-9:
+            self.close_calls.add(self.iterations)
+        return one < other
+
     def evaluate(self, path: list[Node]) -> tuple[float, list[Any] | None]:
         """Section 3.3: simulate to a pause, and judge."""
         whole = self.text_tokens(path)
@@ -190,7 +195,7 @@ class Reply:
             for sibling in path[i - 1]["children"]:
                 if sibling is not node and sibling["e"] is not None:
                     s = cosine(sibling["e"], node["e"])
-                    if s > self.settings.similarity:
+                    if self.below(self.settings.similarity, s):
                         take_in(sibling, value, self.settings.gamma * s)
 
     # --- Candidates (sections 3.2 and 3.4) ------------------------------------------------------------------------
@@ -219,7 +224,7 @@ class Reply:
             return False
         if not all(child["visits"] for child in children):
             return False
-        if not all(child["q"] < self.settings.add_below for child in children):
+        if not all(self.below(child["q"], self.settings.add_below) for child in children):
             return False
         if self.settings.add_variance is None:
             return True

@@ -1,0 +1,249 @@
+"""The command `correction-graphs run rain "PROMPT"`: a search, shown while it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+from typing_extensions import override
+
+from correction_graphs.backends.base import RewindableBackend
+from correction_graphs.cli_output import asked, printable, say, tell
+from correction_graphs.errors import SearchError, SettingsError
+from correction_graphs.local_chat import LocalChatModel
+from correction_graphs.models import load_model
+from correction_graphs.rain.runs import Searcher
+from correction_graphs.rain.search import Commit, Judged
+from correction_graphs.rain.settings import RainSettings
+from correction_graphs.rain.similarity import as_similarity
+from correction_graphs.rain.values import as_value_function
+from correction_graphs.results import RainResult
+
+_GOOD, _BAD = 0.2, -0.2  # values beyond these are shown in colour
+_CANDIDATES = 6  # shown at a time
+_TAIL = 1500  # characters of the reply that are shown while it grows
+
+
+def run_rain(options: argparse.Namespace) -> int:
+    """Search for an answer as `options` say; returns the exit status."""
+    question = asked(options)
+    view = RainView() if options.json else _view()
+    system = [{"role": "system", "content": options.system}] if options.system else []
+
+    def run() -> RainResult:
+        settings, judge = _settings(options), as_value_function(options.judge)
+        with view.loading(options.model):
+            backend = _backend(options.model)
+        similarity = as_similarity("trigrams" if settings.needs_embeddings else None)
+        searcher = Searcher(backend, settings, judge, similarity)
+        return _search(searcher, [*system, {"role": "user", "content": question}], view)
+
+    return tell("rain", options, question, run)
+
+
+def _settings(options: argparse.Namespace) -> RainSettings:
+    make = RainSettings.paper if options.paper else RainSettings
+    names = {
+        "temperature": "temperature",
+        "max_tokens": "max_new_tokens",
+        "max_iterations": "max_iterations",
+        "seed": "seed",
+        "timeout": "max_seconds",
+    }
+    changes = {name: getattr(options, option) for option, name in names.items() if getattr(options, option) is not None}
+    if options.max_iterations is not None:  # what goes with it follows
+        usual = make()
+        changes["fresh_iterations"] = max(1, min(usual.fresh_iterations, options.max_iterations))
+        changes["accept_visits"] = max(0, min(usual.accept_visits, options.max_iterations - 1))
+    return make(**changes)
+
+
+def _backend(spec: str) -> RewindableBackend:
+    local = spec == "smollm2" or spec.startswith("hf:") or spec.lower().endswith(".gguf")
+    model = load_model(spec) if local else None
+    if not isinstance(model, LocalChatModel):
+        raise SettingsError(
+            f"--model is {spec!r}; RAIN needs a model's logits, which a local one alone shows: give the path of a .gguf "
+            "file, 'hf:OWNER/REPO/FILE.gguf', or 'smollm2'"
+        )
+    backend: RewindableBackend = model.backend
+    return backend
+
+
+def _search(searcher: Searcher, messages: list[dict[str, str]], view: RainView) -> RainResult:
+    """Search, and show it. What stops it on the way carries the `result` so far."""
+    run = searcher.start(messages, on_event=view.show)
+    try:
+        with view:
+            while run.advance() is not None:
+                pass
+        result = run.result()
+    except KeyboardInterrupt as error:
+        unfinished = run.result("failed", error="interrupted")
+        error.result = unfinished  # type: ignore[attr-defined]
+        view.stopped(unfinished)
+        raise
+    except SearchError as error:
+        view.stopped(error.result)
+        raise
+    finally:
+        run.close()
+    view.ended(result)
+    return result
+
+
+# What is shown
+
+
+class RainView:
+    """Keeps what a search did so far, and shows nothing of it. A context: the search runs inside."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.candidates: dict[str, float] = {}
+        self.tokens = 0
+        self.judged = 0
+        self.rewinds = 0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def loading(self, model: str) -> AbstractContextManager[Any]:
+        """Show that the model is loaded, until the context is left."""
+        del model
+        return nullcontext()
+
+    def show(self, event: Judged | Commit) -> None:
+        """Take in what the search did."""
+        if isinstance(event, Judged):
+            self.candidates[event.text.removeprefix(self.text)] = event.value
+            self.judged += 1
+            self.rewinds += event.rewound
+        else:
+            self.text += event.text
+            self.tokens += len(event.tokens)
+            self.candidates = {}
+
+    @property
+    def progress(self) -> str:
+        """What was done so far, in a line."""
+        speed = self.tokens / max(time.monotonic() - self._began, 1e-9)
+        return f"{self.tokens} tokens, {speed:.1f} a second; {self.judged} judged, {self.rewinds} rewinds"
+
+    def ended(self, result: RainResult) -> None:
+        """Show the reply."""
+
+    def stopped(self, result: RainResult) -> None:
+        """Show what there was when the search stopped."""
+
+
+def _view() -> RainView:
+    if sys.stdout.isatty():
+        try:
+            return RichRainView()
+        except ImportError:
+            pass
+    return PlainRainView()
+
+
+class PlainRainView(RainView):
+    """Plain lines, for pipes and files: one for each token set that was committed, written out at once."""
+
+    @override
+    def show(self, event: Judged | Commit) -> None:
+        super().show(event)
+        if isinstance(event, Commit):
+            done = f"{event.counts.evaluations} judged, {event.counts.rewinds} rewinds"
+            self._line(f"[{event.value:+.2f}, {done}] {event.text.strip()}")
+
+    @override
+    def ended(self, result: RainResult) -> None:
+        self._line(f"[final, {result.stop_reason}] {result.text}")
+        self._line(f"[total] {_spent(result)}")
+
+    @override
+    def stopped(self, result: RainResult) -> None:
+        self._line(f"[stopped] {len(result.commits)} token set(s) until then; {_spent(result)}")
+        if result.text:
+            self._line(f"[text so far] {result.text}")
+
+    @staticmethod
+    def _line(text: str) -> None:
+        say(printable(text).rstrip())
+
+
+class RichRainView(RainView):
+    """A picture that is drawn anew as the search goes on, for terminals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
+        from rich.live import Live  # noqa: PLC0415  (likewise)
+
+        self._console = Console(highlight=False)
+        self._live = Live(console=self._console, get_renderable=self._picture, transient=True, refresh_per_second=8)
+
+    @override
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._live.start()
+        return self
+
+    @override
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    @override
+    def loading(self, model: str) -> AbstractContextManager[Any]:
+        return self._console.status(f"loading {model} …")
+
+    @override
+    def ended(self, result: RainResult) -> None:
+        self._last(f"final, {result.stop_reason}", result, "green" if result.stop_reason == "stop" else "yellow")
+
+    @override
+    def stopped(self, result: RainResult) -> None:
+        self._last("text so far", result, "yellow")
+
+    def _picture(self) -> Any:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.panel import Panel  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        text = self.text if len(self.text) <= _TAIL else f"…{self.text[-_TAIL:]}"
+        shown = Text(printable(text) or "…")
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(justify="right", width=6, no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ranked = sorted(self.candidates.copy().items(), key=lambda each: -each[1])[:_CANDIDATES]
+        for candidate, value in ranked:
+            style = "blue" if value > _GOOD else "yellow" if value < _BAD else "dim"
+            table.add_row(Text(f"{value:+.2f}", style=style), Text(" ".join(printable(candidate).split())))
+        panel = Panel(shown, title="committed", title_align="left", border_style="cyan")
+        return Group(panel, table, Text(self.progress, style="dim"))
+
+    def _last(self, heading: str, result: RainResult, style: str) -> None:
+        from rich.panel import Panel  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        text = Text(printable(result.text or "(no text yet)"))
+        self._console.print(Panel(text, title=Text(heading), title_align="left", border_style=f"bold {style}"))
+        self._console.print(Text(_spent(result), style="dim"))
+
+
+def _spent(result: RainResult) -> str:
+    value = "" if result.value is None else f"value {result.value:+.2f}; "
+    speed = result.output_tokens / result.seconds if result.seconds else 0.0
+    return (
+        f"{value}{result.output_tokens} tokens, {speed:.1f} a second; {result.iterations} iterations, "
+        f"{result.evaluations} judged, {result.rewinds} rewinds; {result.forwarded_tokens} tokens computed, "
+        f"{result.judge_tokens} of them by the judge; {result.seconds:.1f} s"
+    )
