@@ -6,6 +6,7 @@ CorrectionError
     ConversationError(ValueError)      messages that no answer can be written to
     ModelFileError(ValueError)         a model file that is missing, broken, or not what it should be
     ContextLengthError(ValueError)     more tokens than the model's context holds
+        SearchContextError             likewise, of a prompt with its judge and a first token set
     MissingExtraError(ImportError)     an optional dependency is not installed; says which to install
     BackendError(RuntimeError)         the inference engine failed, or was used after it was closed
     BudgetExceededError(RuntimeError)  raised inside a step instead of a model call that the budget does not allow
@@ -70,6 +71,19 @@ class ContextLengthError(CorrectionError, ValueError):
             f"the text is {tokens} tokens long, but this model's context holds {limit}; "
             "shorten it, or load the model with a larger `n_ctx`"
         )
+
+
+class SearchContextError(ContextLengthError):
+    """The context holds neither prompt nor judge together with a first token set."""
+
+    def __init__(self, *, prompt: int, judge: int, reply: int, limit: int) -> None:
+        super().__init__(max(prompt, judge) + reply, limit)
+        message = (
+            f"this search needs {prompt} tokens for the prompt, {judge} for the judge's own, and {reply} for a token "
+            f"set after each of them, but the model's context holds {limit}; shorten the prompt, or load the model "
+            "with a larger `n_ctx`"
+        )
+        self.args = (message,)
 
 
 class MissingExtraError(CorrectionError, ImportError):

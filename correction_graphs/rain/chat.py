@@ -92,15 +92,16 @@ class ChatRain(LocalChatModel):
             "model": self.backend.name,
             "judge": repr(self.judge),
             "similarity": repr(self.similarity),
-            **self.searcher(self.stop or ()).settings.model_dump(),
+            **self.searcher().settings.model_dump(),
         }
 
-    def searcher(self, stop: Sequence[str] = ()) -> Searcher:
+    def searcher(self, stop: Sequence[str] | None = None) -> Searcher:
         """Return what this model searches with.
 
         Args:
-            stop: Texts that end the reply, in addition to those of the settings.
+            stop: Texts that end the reply, in addition to those of the settings; by default the model's own `stop`.
         """
+        stop = self._stops(None) if stop is None else stop
         changes = {
             "temperature": self.temperature or None,
             "seed": self.seed,

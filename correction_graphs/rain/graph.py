@@ -233,7 +233,7 @@ class _Search(Runnable[Any, Any]):
         if run is not None:  # of a run that was forked from an earlier step
             run.close()
         check_conversation(state["messages"])
-        run = self._chat.searcher(self._chat.stop or ()).start(as_dicts(state["messages"]), on_event=_teller())
+        run = self._chat.searcher().start(as_dicts(state["messages"]), on_event=_teller())
         return run.resume(progress.result) if progress.result else run
 
     def _committed(self, run: Run, commit: RainCommit, progress: Progress) -> AIMessageChunk:

@@ -19,17 +19,13 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkab
 import numpy as np
 
 from correction_graphs.backends.base import Branch, Logits, RewindableBackend
-from correction_graphs.errors import CorrectionError, SettingsError, TemplateError
+from correction_graphs.errors import SettingsError, TemplateError
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.rain.labels import Question, beginning, find_labels
 from correction_graphs.rain.steps import Forward, Steps
 
 Mode = Literal["soft", "vote"]
 Layout = Literal["chat", "plain"]
-
-
-class JudgeError(CorrectionError, ValueError):
-    """A value function raised, or returned something that is not a value from -1 to 1."""
 
 
 class Candidate(NamedTuple):

@@ -70,11 +70,11 @@ details > summary, .alone { font-weight: 400; color: var(--faint); font-size: .8
   background: var(--branch); }
 details > .left > li::before { left: -1.25rem; width: 2.5rem; }
 details > .left > li::after { display: none; }
-.deep > li { padding-left: .3rem; }
+.deep > li { padding-left: 0; }
 .deep > li::before { display: none; }
 @media (max-width: 40rem) { .trunk > li { padding-left: 1.7rem; } .left li { padding-left: 1rem; }
   .left li::before { width: .6rem; } details > .left > li::before { left: -.95rem; width: 1.7rem; }
-  .deep > li { padding-left: .3rem; } .row { gap: .35rem; } }
+  .deep > li { padding-left: 0; } .row { gap: .35rem; } }
 """
 
 

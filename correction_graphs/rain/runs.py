@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.errors import CorrectionError, SearchError
+from correction_graphs.errors import ContextLengthError, CorrectionError, SearchError
 from correction_graphs.rain.gathering import Gathering, gathering_of
 from correction_graphs.rain.judge import SelfEvaluation, ValueFunction
 from correction_graphs.rain.search import Commit, Judged, Search, Searched
@@ -51,7 +51,13 @@ class Run:
         if similarity is not None:  # each encoder has a threshold of its own
             settings = settings.model_copy(update={"similarity": similarity.threshold})
         prompt = searcher.backend.chat_tokens(list(messages))
-        session = searcher.judge.session(searcher.backend, messages)
+        try:
+            session = searcher.judge.session(searcher.backend, messages)
+        except ContextLengthError as error:
+            first = min(settings.length(0), settings.max_new_tokens)
+            raise SearchContextError(
+                prompt=len(prompt), judge=error.tokens, reply=first, limit=searcher.backend.n_ctx
+            ) from error
         try:
             self._search = Search(
                 searcher.backend,

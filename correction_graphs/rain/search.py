@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correction_graphs.backends.base import Branch, Logits, RewindableBackend, detokenize
-from correction_graphs.errors import ContextLengthError, CorrectionError, SettingsError
+from correction_graphs.errors import CorrectionError, JudgeError, SearchContextError, SettingsError
 from correction_graphs.rain import tree
-from correction_graphs.rain.judge import Candidate, JudgeError, Value, ValueSession
+from correction_graphs.rain.judge import Candidate, Value, ValueSession
 from correction_graphs.rain.proposals import Draft, Next, next_tokens
 from correction_graphs.rain.randomness import generator_for
 from correction_graphs.rain.settings import RainSettings
@@ -133,19 +133,6 @@ class Commit(NamedTuple):
     searched: tuple[Searched, ...]
 
 
-class SearchContextError(ContextLengthError):
-    """The context holds neither prompt nor judge together with a first token set."""
-
-    def __init__(self, *, prompt: int, judge: int, reply: int, limit: int) -> None:
-        super().__init__(max(prompt, judge) + reply, limit)
-        message = (
-            f"this search needs {prompt} tokens for the prompt, {judge} for the judge's own, and {reply} for a token "
-            f"set after each of them, but the model's context holds {limit}; shorten the prompt, or load the model "
-            "with a larger `n_ctx`"
-        )
-        self.args = (message,)
-
-
 class _LimitError(Exception):
     """A limit was reached inside an iteration, which is given up."""
 
@@ -164,8 +151,9 @@ class Search:
       likelihood is their probability in the whole vocabulary. Else one greedy draft, then samples, each with its own
       generator: `generator_for(seed, "propose", reply before it, number)`, the number counting the samples ever
       drawn at this node from 0 (the greedy one draws none). A draft ends at an end token, which belongs to it, at a
-      stop text, or at the nominal length. Duplicates of children are dropped and not replaced. Likelihoods: the product of the
-      tokens' probabilities among the `top_k`; the greedy one's as in `tree.greedy_likelihood`, at the expansion.
+      stop text, or at the nominal length. Duplicates of children are dropped and not replaced. Likelihoods: the
+      product of the tokens' probabilities among the `top_k`; the greedy one's as in `tree.greedy_likelihood`, at the
+      expansion.
     - Simulation: `generator_for(seed, "simulate", reply before it, 0)`, one draw a token from the whole vocabulary;
       none if the text ends with a pause already, or the reply has ended.
     - A node is judged once; a finished leaf that is visited again counts its value again.

@@ -15,8 +15,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from correction_graphs.errors import SettingsError
-from correction_graphs.rain.judge import JudgeError
+from correction_graphs.errors import JudgeError, SettingsError
 from correction_graphs.rain.steps import Call, Steps
 
 Vectors = NDArray[np.float32]

@@ -8,9 +8,7 @@ generator; a generator that is closed early gives up what it holds.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -87,59 +85,6 @@ async def afollow(steps: Steps[T], perform: Callable[[Request], Awaitable[Any]])
         steps.close()
 
 
-def drive_together(steps: Sequence[Steps[T]], backend: RewindableBackend) -> list[T | Exception]:
-    """Run several to their ends, computing for all that wait in one batch; calls run in threads meanwhile.
-
-    Returns:
-        For each its result, or what it raised: one that fails does not stop the others.
-    """
-    runs = [_Run(each) for each in steps]
-    calls: dict[Future[Any], _Run[T]] = {}
-    pool = ThreadPoolExecutor(max_workers=max(len(runs), 1), thread_name_prefix="rain-call")
-    try:
-        for run in runs:
-            run.begin()
-        while any(run.request is not None for run in runs):
-            for run in _calling(runs, calls.values()):
-                calls[pool.submit(contextvars.copy_context().run, run.request.invoke)] = run  # type: ignore[union-attr]
-            _forward_for([run for run in runs if isinstance(run.request, Forward)], backend)
-            forwards = any(isinstance(run.request, Forward) for run in runs)
-            done, _ = wait(calls, timeout=0 if forwards else None, return_when=FIRST_COMPLETED)
-            for future in done:
-                _settle(calls.pop(future), future)
-        return [run.outcome() for run in runs]
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        _close(steps)
-
-
-async def adrive_together(steps: Sequence[Steps[T]], backend: RewindableBackend) -> list[T | Exception]:
-    """As `drive_together`, with forwards in a worker thread and calls as tasks; cancelling cancels the calls."""
-    runs = [_Run(each) for each in steps]
-    calls: dict[asyncio.Future[Any], _Run[T]] = {}
-    try:
-        for run in runs:
-            run.begin()
-        while any(run.request is not None for run in runs):
-            for run in _calling(runs, calls.values()):
-                calls[asyncio.ensure_future(run.request.ainvoke())] = run  # type: ignore[union-attr]
-            waiting = [run for run in runs if isinstance(run.request, Forward)]
-            if waiting:
-                await _in_thread(lambda waiting=waiting: _forward_for(waiting, backend))  # type: ignore[misc]
-            forwards = any(isinstance(run.request, Forward) for run in runs)
-            if calls:
-                done, _ = await asyncio.wait(
-                    calls, timeout=0 if forwards else None, return_when=asyncio.FIRST_COMPLETED
-                )
-                for future in done:
-                    _settle(calls.pop(future), future)
-        return [run.outcome() for run in runs]
-    finally:
-        for future in calls:
-            future.cancel()
-        _close(steps)
-
-
 class _Run(Generic[T]):
     """One generator under way: what it waits for, or how it ended."""
 
@@ -163,9 +108,6 @@ class _Run(Generic[T]):
             raise self.error
         return self._result  # type: ignore[return-value]
 
-    def outcome(self) -> T | Exception:
-        return self.error if self.error is not None else self.result()
-
     def _advance(self, step: Callable[[], Request]) -> None:
         self.request = None
         try:
@@ -174,41 +116,6 @@ class _Run(Generic[T]):
             self._result = stop.value
         except Exception as error:  # noqa: BLE001  (told in the outcome)
             self.error = error
-
-
-def _calling(runs: Sequence[_Run[T]], busy: Any) -> list[_Run[T]]:
-    """Those that wait for a call that was not begun."""
-    under_way = set(map(id, busy))
-    return [run for run in runs if isinstance(run.request, Call) and id(run) not in under_way]
-
-
-def _settle(run: _Run[T], future: Future[Any] | asyncio.Future[Any]) -> None:
-    try:
-        answer = future.result()
-    except Exception as error:  # noqa: BLE001  (whoever asked decides)
-        run.fail(error)
-    else:
-        run.answer(answer)
-
-
-def _forward_for(runs: Sequence[_Run[T]], backend: RewindableBackend) -> None:
-    """Compute for all in one batch; if that fails, for each alone, so that only those at fault are told."""
-    if not runs:
-        return
-    wanted = [run.request.branches for run in runs if isinstance(run.request, Forward)]
-    try:
-        rows = backend.forward([branch for branches in wanted for branch in branches])
-    except Exception as error:  # noqa: BLE001
-        if len(runs) == 1:
-            runs[0].fail(error)
-        else:
-            for run in runs:
-                _forward_for([run], backend)
-        return
-    at = 0
-    for run, branches in zip(runs, wanted, strict=True):
-        run.answer(rows[at : at + len(branches)])
-        at += len(branches)
 
 
 async def _aperform(request: Request, backend: RewindableBackend) -> Any:
@@ -228,8 +135,3 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         raise
-
-
-def _close(steps: Sequence[Steps[Any]]) -> None:
-    for each in steps:
-        each.close()

@@ -21,9 +21,9 @@ from correction_graphs.backends.base import RewindableBackend
 from correction_graphs.checkers.adapters import require_one_argument
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.outcomes import plain, shown
-from correction_graphs.errors import CorrectionError, SettingsError
+from correction_graphs.errors import CorrectionError, JudgeError, SettingsError
 from correction_graphs.prompts import Template
-from correction_graphs.rain.judge import UNKNOWN, Candidate, JudgeError, SelfEvaluation, Value, ValueFunction
+from correction_graphs.rain.judge import UNKNOWN, Candidate, SelfEvaluation, Value, ValueFunction
 from correction_graphs.rain.steps import Call, Steps
 from correction_graphs.results import Verdict
 

@@ -229,6 +229,7 @@ class Recorded:
 
     def __init__(self, case: Case) -> None:
         self.trace: list[Walk | Added | Committed] = []
+        self.told: list[tuple[str, float, int, bool]] = []
         world, backend, session = case.world, case.backend, Session(case.world)
         with patch.object(tree, "back_up", self.back_up), patch.object(tree, "add_children", self.add_children):
             self.search = Search(
@@ -251,7 +252,10 @@ class Recorded:
 
     def on_event(self, event: Judged | Commit) -> None:
         if isinstance(event, Commit):
-            self.trace.append(Committed(event.tokens, [seen(node) for node in event.searched]))
+            picture = [seen(node) for node in event.searched]
+            self.trace.append(Committed(event.tokens, event.reason == "accepted", picture))
+        else:
+            self.told.append((event.text, event.value, event.depth, event.rewound))
 
 
 def sets(nodes: Sequence[tree.Node]) -> tuple[tuple[int, ...], ...]:
@@ -296,7 +300,7 @@ class Comparison:
         for step, (ours, theirs) in enumerate(zip(self.actual.trace, self.expected.trace, strict=False)):
             wanted = theirs
             if isinstance(theirs, Committed):
-                wanted = Committed(theirs.tokens, visited(theirs.tree, theirs.tokens))
+                wanted = theirs._replace(tree=visited(theirs.tree, theirs.tokens))
             if not alike(ours, wanted):
                 self.close = walks in self.expected.close_calls
                 where = f"{self.case.name}, step {step} of {len(self.expected.trace)}"
@@ -310,6 +314,7 @@ class Comparison:
         pairs = {
             "steps": (len(ours.trace), len(theirs.trace)),
             "texts shown to the judge": (list(dict.fromkeys(ours.shown)), list(dict.fromkeys(theirs.judged))),
+            "what was told of each walk": (ours.told, theirs.told),
             "iterations, rewinds": ((counts.iterations, counts.rewinds), (theirs.iterations, theirs.rewinds)),
             "the reply": (ours.search.text, theirs.spell(theirs.tokens)),
         }
@@ -364,7 +369,7 @@ def happenings(reply: Reply) -> Iterator[str]:
         if isinstance(step, Committed):
             walks = [each.path for each in steps if isinstance(each, Walk)]
             planned = max(settings.max_iterations - inherited, settings.fresh_iterations)
-            yield "accepted" if len(walks) < planned else "out of iterations"
+            yield "accepted" if step.accepted else "out of iterations"
             if inherited > 1 and planned == settings.fresh_iterations:
                 yield "much inherited"
             if len(set(walks)) < len(walks):
@@ -403,3 +408,17 @@ def test_the_cases_show_all_that_can_happen() -> None:
 
     assert len(seen) == 11
     assert min(seen.values()) >= 5, seen
+
+
+def test_the_constants_are_the_published_ones() -> None:
+    """Paper, section 3.2, and the official code for harmlessness, which has most of them."""
+    paper = RainSettings.paper()
+
+    assert [paper.length(depth) for depth in range(6)] == [1, 2, 4, 10, 10, 10]
+    assert (paper.candidates, paper.top_k, paper.temperature, paper.likelihood) == (10, 15, 1.0, "product")
+    assert (paper.max_children, paper.add, paper.add_below, paper.add_variance) == (20, 1, 0.0, 0.03)
+    assert (paper.exploration, paper.puct, paper.unvisited, paper.root_uniform) == (2.0, "code", "worst", 0.25)
+    assert (paper.similarity, paper.gamma) == (0.95, 0.2)
+    assert (paper.max_iterations, paper.fresh_iterations, paper.min_iterations) == (50, 15, 1)
+    assert (paper.accept_value, paper.accept_visits, paper.commit_by, paper.leaves) == (0.8, 6, "visits", 1)
+    assert (set(paper.pauses), paper.ends) == (set(",.?:;\n"), ())

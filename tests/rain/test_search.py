@@ -9,14 +9,15 @@ from pathlib import Path
 import gguf_models
 import numpy as np
 import pytest
+from together import drive_together
 
 from correction_graphs.backends.base import Branch, Logits
 from correction_graphs.backends.llama_cpp import LlamaCppBackend
-from correction_graphs.errors import BackendError, ContextLengthError, SettingsError
-from correction_graphs.rain.judge import Candidate, JudgeError, Value
+from correction_graphs.errors import BackendError, ContextLengthError, JudgeError, SettingsError
+from correction_graphs.rain.judge import Candidate, Value
 from correction_graphs.rain.search import Commit, Judged, Search
 from correction_graphs.rain.settings import RainSettings
-from correction_graphs.rain.steps import Call, Steps, drive, drive_together
+from correction_graphs.rain.steps import Call, Steps, drive
 from correction_graphs.testing import ToyBackend
 
 BARE = {"similarity": None, "add_variance": None}

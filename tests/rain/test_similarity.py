@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
-from correction_graphs.errors import SettingsError
+from correction_graphs.errors import JudgeError, SettingsError
 from correction_graphs.rain import similarity as similarity_module
-from correction_graphs.rain.judge import JudgeError
 from correction_graphs.rain.similarity import Similarity, TrigramEmbeddings, as_similarity
 from correction_graphs.rain.steps import adrive, drive
 from correction_graphs.testing import ToyBackend

@@ -14,8 +14,8 @@ from langgraph.errors import GraphInterrupt
 
 from correction_graphs.checkers.adapters import as_checker
 from correction_graphs.checkers.base import CheckRequest
-from correction_graphs.errors import BackendError, SettingsError, TemplateError
-from correction_graphs.rain.judge import Candidate, JudgeError, SelfEvaluation, Value
+from correction_graphs.errors import BackendError, JudgeError, SettingsError, TemplateError
+from correction_graphs.rain.judge import Candidate, SelfEvaluation, Value
 from correction_graphs.rain.steps import adrive, drive
 from correction_graphs.rain.values import as_value_function, read_value
 from correction_graphs.results import Verdict

@@ -63,6 +63,7 @@ class Committed(NamedTuple):
     """A token set that became part of the reply, and the whole tree it was chosen from."""
 
     tokens: Tokens
+    accepted: bool
     tree: list[Any]
 
 
@@ -72,8 +73,10 @@ class Reply:
     Attributes:
         trace: Walks, additions and commits, in order.
         judged: Texts whose value was asked for, in order.
+        told: For each walk the text at its end, its value, token sets after the committed text, and whether the walk
+            was a rewind: ended elsewhere than at or below the text that was judged or committed last.
         iterations: Walks taken.
-        rewinds: Walks that ended elsewhere than at or below the text that was judged or committed last.
+        rewinds: How many of them were rewinds.
         close_calls: Numbers of the walks on which two numbers were equal but for rounding, which then decides.
     """
 
@@ -85,6 +88,7 @@ class Reply:
         self.root.update(visits=1, n=1.0)  # as if the empty reply had been judged
         self.trace: list[Walk | Added | Committed] = []
         self.judged: list[str] = []
+        self.told: list[tuple[str, float, int, bool]] = []
         self.iterations = 0
         self.rewinds = 0
         self.close_calls: set[int] = set()
@@ -94,10 +98,10 @@ class Reply:
 
     def write(self) -> None:
         while not self.is_over(self.tokens):
-            self.search()
-            self.commit()
+            self.commit(accepted=self.search())
 
-    def search(self) -> None:
+    def search(self) -> bool:
+        """Whether the search ended because a child of the root was accepted."""
         inherited = self.root["visits"]
         enough = max(self.settings.max_iterations, inherited + self.settings.fresh_iterations)
         for t in range(inherited, enough):
@@ -105,11 +109,12 @@ class Reply:
             if t + 1 - inherited >= self.settings.min_iterations:
                 best = most_visited(self.root)
                 if best["visits"] > self.settings.accept_visits and self.below(self.settings.accept_value, best["q"]):
-                    break
+                    return True
+        return False
 
-    def commit(self) -> None:
+    def commit(self, *, accepted: bool) -> None:
         best = most_visited(self.root)
-        self.trace.append(Committed(best["tokens"], [picture(child) for child in self.root["children"]]))
+        self.trace.append(Committed(best["tokens"], accepted, [picture(child) for child in self.root["children"]]))
         self.tokens += best["tokens"]
         self.last = self.tokens
         self.root = best
@@ -147,7 +152,7 @@ class Reply:
             else:
                 siblings = sum(sibling["n"] for sibling in node["children"])
                 scores.append(q + c * child["p"] * math.sqrt(siblings) / (1 + child["n"]))
-        best = node["children"][scores.index(max(scores))]
+        best: Node = node["children"][scores.index(max(scores))]
         for child, score in zip(node["children"], scores, strict=True):
             if score > max(scores) - 1e-9 and any(child[name] != best[name] for name in ("p", "n", "q")):
                 self.close_calls.add(self.iterations)
@@ -163,13 +168,14 @@ class Reply:
         whole = self.text_tokens(path)
         simulated = self.simulate(whole)
         leaf = path[-1]
+        text = self.spell(whole + simulated)
         if leaf["judged"] is None:
-            text = self.spell(whole + simulated)
             self.judged.append(text)
             leaf["judged"] = self.world.value(text)
-        if whole[: len(self.last)] != self.last:
-            self.rewinds += 1
+        rewound = whole[: len(self.last)] != self.last
+        self.rewinds += rewound
         self.last = whole
+        self.told.append((text, leaf["judged"], len(path) - 1, rewound))
         if self.world.embed is None:
             return leaf["judged"], None
         embeddings = []
