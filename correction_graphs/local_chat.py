@@ -22,7 +22,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.errors import ConversationError, SettingsError
+from correction_graphs.errors import ConversationError, CorrectionError, SettingsError
 
 _NOT_OURS = {"model", "stream"}  # what callers pass to any chat model, and which has no bearing here
 
@@ -65,6 +65,10 @@ class LocalChatModel(BaseChatModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
+            causes = [e.get("ctx", {}).get("error") for e in error.errors()]
+            for cause in causes:
+                if isinstance(cause, CorrectionError):  # it says itself what is wrong
+                    raise cause from None
             wrong = [f"`{'.'.join(map(str, e['loc']))}` is {e['input']!r}: {e['msg']}" for e in error.errors()]
             raise SettingsError("; ".join(wrong)) from error
 
@@ -77,6 +81,7 @@ class LocalChatModel(BaseChatModel):
         n_sequences: int = 64,
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
+        exact: bool = False,
         **settings: Any,
     ) -> Self:
         """Load a GGUF file.
@@ -87,6 +92,7 @@ class LocalChatModel(BaseChatModel):
             n_sequences: How many different ends of text the cache can hold.
             n_gpu_layers: Layers on the GPU, where llama.cpp was built for one; -1 for all.
             n_threads: CPU threads; by default all cores.
+            exact: Less rounding, so that answers depend less on what else is computed; see `LlamaCppBackend`.
             **settings: Of the chat model: `temperature`, `max_tokens`, `seed`, …
 
         Raises:
@@ -101,7 +107,7 @@ class LocalChatModel(BaseChatModel):
             raise SettingsError(f"unknown setting(s) {sorted(unknown)}; known are {sorted(cls.model_fields)}")
         return cls(
             backend=LlamaCppBackend(
-                path, n_ctx=n_ctx, n_sequences=n_sequences, n_gpu_layers=n_gpu_layers, n_threads=n_threads
+                path, n_ctx=n_ctx, n_sequences=n_sequences, n_gpu_layers=n_gpu_layers, n_threads=n_threads, exact=exact
             ),
             **settings,
         )

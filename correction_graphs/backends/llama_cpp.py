@@ -55,6 +55,9 @@ class LlamaCppBackend(CachedBackend):
         n_gpu_layers: Layers to offload to a GPU; -1 for all. Without effect where llama.cpp was built for the CPU.
         n_threads: CPU threads; by default one for each core this process may use.
         kept_logits: See `CachedBackend`.
+        exact: Keep keys and values in F32, and do without flash attention, which rounds. With weights in F32 too, what
+            else is in a batch or in the memory changes a probability by less than 5e-5; by default by up to 6e-4, so
+            that a draw near a border can tip. Takes twice the memory.
 
     Raises:
         ModelFileError: If the file is missing, not a GGUF file, or cannot be loaded.
@@ -72,6 +75,7 @@ class LlamaCppBackend(CachedBackend):
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
         kept_logits: int = 64,
+        exact: bool = False,
     ) -> None:
         if n_ctx is not None and not 1 <= n_ctx <= _MAX_CONTEXT:
             raise SettingsError(
@@ -90,7 +94,13 @@ class LlamaCppBackend(CachedBackend):
         n_ctx = n_ctx or min(lib.llama_model_n_ctx_train(self._model) or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
         try:
             memory = LlamaMemory(
-                self._model, n_vocab, n_ctx, n_sequences=n_sequences, n_batch=n_batch, n_threads=n_threads
+                self._model,
+                n_vocab,
+                n_ctx,
+                n_sequences=n_sequences,
+                n_batch=n_batch,
+                n_threads=n_threads,
+                exact=exact,
             )
         except BaseException:
             lib.llama_model_free(self._model)
@@ -222,7 +232,15 @@ class LlamaMemory:
     """The sequences of one llama.cpp context, with one pool of cells for all of them."""
 
     def __init__(
-        self, model: Any, n_vocab: int, n_ctx: int, *, n_sequences: int, n_batch: int, n_threads: int | None
+        self,
+        model: Any,
+        n_vocab: int,
+        n_ctx: int,
+        *,
+        n_sequences: int,
+        n_batch: int,
+        n_threads: int | None,
+        exact: bool,
     ) -> None:
         self.n_sequences = n_sequences
         self.forwarded_tokens = 0
@@ -236,6 +254,9 @@ class LlamaMemory:
         params.kv_unified = True
         params.swa_full = True  # as many cells for layers with a sliding window as for the others
         params.no_perf = True
+        if exact:
+            params.type_k = params.type_v = lib.GGML_TYPE_F32
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         _log.clear()
         self.context = lib.llama_init_from_model(model, params)
         if not self.context:

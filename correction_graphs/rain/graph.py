@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.cache.base import BaseCache
 from langgraph.channels import EphemeralValue
 from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.managed import RemainingSteps
@@ -195,15 +196,15 @@ class _Search(Runnable[Any, Any]):
         run = self._take(input, progress)
         try:
             while (commit := run.advance()) is not None:
-                stream_piece(self._committed(run, commit, progress), config)
+                if piece := self._committed(run, commit, progress):
+                    stream_piece(piece, config)
                 if run.ended or input["remaining_steps"] > 1:
                     break
             update, last = self._update(run, progress)
             if last:
                 stream_piece(last, config)
-        except BaseException as error:
-            _give_up(run, error)
-            raise
+        except BaseException as error:  # noqa: BLE001  (raised again)
+            raise _given_up(run, error) from error.__cause__
         return update
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
@@ -211,15 +212,15 @@ class _Search(Runnable[Any, Any]):
         run = self._take(input, progress)
         try:
             while (commit := await run.aadvance()) is not None:
-                await astream_piece(self._committed(run, commit, progress), config)
+                if piece := self._committed(run, commit, progress):
+                    await astream_piece(piece, config)
                 if run.ended or input["remaining_steps"] > 1:
                     break
             update, last = self._update(run, progress)
             if last:
                 await astream_piece(last, config)
-        except BaseException as error:
-            _give_up(run, error)
-            raise
+        except BaseException as error:  # noqa: BLE001  (raised again)
+            raise _given_up(run, error) from error.__cause__
         return update
 
     def _take(self, state: State, progress: Progress) -> Run:
@@ -236,11 +237,12 @@ class _Search(Runnable[Any, Any]):
         run = self._chat.searcher().start(as_dicts(state["messages"]), on_event=_teller())
         return run.resume(progress.result) if progress.result else run
 
-    def _committed(self, run: Run, commit: RainCommit, progress: Progress) -> AIMessageChunk:
+    def _committed(self, run: Run, commit: RainCommit, progress: Progress) -> AIMessageChunk | None:
+        """Tell of a commit, and return the piece of the answer that it brings, if it brings any."""
         get_stream_writer()(
             {"type": "rain.commit", "index": len(run.commits) - 1, **commit.model_dump(exclude={"tokens", "searched"})}
         )
-        return AIMessageChunk(content=commit.text, id=progress.id)
+        return AIMessageChunk(content=commit.text, id=progress.id) if commit.text else None
 
     def _update(self, run: Run, progress: Progress) -> tuple[dict[str, Any], AIMessageChunk | None]:
         """Return the node's update, and the last piece of the answer if there is nothing more to come."""
@@ -302,11 +304,20 @@ def _teller() -> Any:
     return tell
 
 
-def _give_up(run: Run, error: BaseException) -> None:
-    """Close a run; what is no error of its own, such as Ctrl-C, carries the result as well."""
+def _given_up(run: Run, error: BaseException) -> BaseException:
+    """Close a run, and return what to raise: with the result so far, also what is no error of its own, such as Ctrl-C.
+
+    A judge that asks a person interrupts the graph; to the search that is a failure like any other.
+    """
     run.close()
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GraphBubbleUp):
+            return cause
+        cause = cause.__cause__
     if not hasattr(error, "result"):
         error.result = run.result("failed", error=type(error).__name__)  # type: ignore[attr-defined]
+    return error
 
 
 def _close_all(runs: dict[str, Run]) -> None:

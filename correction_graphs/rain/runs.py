@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.errors import ContextLengthError, CorrectionError, SearchError
+from correction_graphs.errors import ContextLengthError, CorrectionError, SearchContextError, SearchError
 from correction_graphs.rain.gathering import Gathering, gathering_of
 from correction_graphs.rain.judge import SelfEvaluation, ValueFunction
 from correction_graphs.rain.search import Commit, Judged, Search, Searched

@@ -90,7 +90,8 @@ class Counts(NamedTuple):
 
     Attributes:
         iterations: Walks from the root to a leaf and back.
-        evaluations: Texts that the judge was shown; the same text is shown once.
+        evaluations: Texts that the judge was shown; the same text is shown once, or twice if the
+            reply also ends with it.
         rewinds: Iterations that ended elsewhere than at or below the text that was judged or committed last: the walk
             went back, and left that text.
         forwarded_tokens: Tokens that had to be computed, those of the judge included.
@@ -148,7 +149,7 @@ class Search:
     - On its way down, a walk asks at each expanded node whether candidates are to be added (`tree.wants_more`), adds
       them, and selects among all children.
     - Candidates: where their length is 1, or there is room for no more, the likeliest tokens, one after another; their
-      likelihood is their probability in the whole vocabulary. Else one greedy draft, then samples, each with its own
+      likelihood is their probability at `temperature`. Else one greedy draft, then samples, each with its own
       generator: `generator_for(seed, "propose", reply before it, number)`, the number counting the samples ever
       drawn at this node from 0 (the greedy one draws none). A draft ends at an end token, which belongs to it, at a
       stop text, or at the nominal length. Duplicates of children are dropped and not replaced. Likelihoods: the
@@ -157,7 +158,8 @@ class Search:
     - Simulation: `generator_for(seed, "simulate", reply before it, 0)`, one draw a token from the whole vocabulary;
       none if the text ends with a pause already, or the reply has ended.
     - A node is judged once; a finished leaf that is visited again counts its value again.
-    - Embedded are, for each node on the path, the texts from its own tokens to the end of the simulation.
+    - Embedded are, for each node on the path, the texts from its own tokens to the end of the simulation,
+      a stop text in it included.
     - All children's priors are renewed when some are added, and mixed with the uniform distribution when their parent
       becomes the root.
     - A node after which there is no room for more tokens is a leaf for ever, as one at which the reply ends.

@@ -100,11 +100,8 @@ def llama_subject(
     path: Path, *, exact: bool = True, roomy: bool = False, n_cells: int | None = None, **arguments: Any
 ) -> Iterator[Subject]:
     """A GGUF model as the backend under test, and again for the truth."""
-    with pytest.MonkeyPatch.context() as patch:
-        if exact:
-            patch.setattr(lib, "llama_context_default_params", exact_params)
-        truth = LlamaCppBackend(path, n_ctx=arguments["n_ctx"], n_sequences=2, n_threads=1)
-        backend = LlamaCppBackend(path, n_threads=1, **arguments)
+    truth = LlamaCppBackend(path, n_ctx=arguments["n_ctx"], n_sequences=2, n_threads=1, exact=exact)
+    backend = LlamaCppBackend(path, n_threads=1, exact=exact, **arguments)
     with truth, backend:
         if n_cells is not None:  # llama.cpp itself makes no memory of less than 256
             backend._memory.n_cells = n_cells
@@ -119,17 +116,6 @@ def llama_subject(
         )
     with pytest.raises(BackendError, match="closed"):
         backend.open([1])
-
-
-_default_params = lib.llama_context_default_params
-
-
-def exact_params() -> Any:
-    """llama.cpp's settings, but with keys and values in F32, and an attention that does not round either."""
-    params = _default_params()
-    params.type_k = params.type_v = lib.GGML_TYPE_F32
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    return params
 
 
 def sequences_are_right(backend: LlamaCppBackend) -> None:

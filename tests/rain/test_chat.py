@@ -837,7 +837,7 @@ async def test_a_limit_to_how_many_run_at_once_is_kept(alone: Any, mode: str, at
 
 
 async def test_a_slow_reader_of_a_stream_keeps_nobody_waiting(alone: Any) -> None:
-    texts, calls = alone
+    texts, _ = alone
     backend = toy()
     model = ChatRain(backend=backend, judge=variety, settings=SEARCH)
     with watchdog():

@@ -408,17 +408,3 @@ def test_the_cases_show_all_that_can_happen() -> None:
 
     assert len(seen) == 11
     assert min(seen.values()) >= 5, seen
-
-
-def test_the_constants_are_the_published_ones() -> None:
-    """Paper, section 3.2, and the official code for harmlessness, which has most of them."""
-    paper = RainSettings.paper()
-
-    assert [paper.length(depth) for depth in range(6)] == [1, 2, 4, 10, 10, 10]
-    assert (paper.candidates, paper.top_k, paper.temperature, paper.likelihood) == (10, 15, 1.0, "product")
-    assert (paper.max_children, paper.add, paper.add_below, paper.add_variance) == (20, 1, 0.0, 0.03)
-    assert (paper.exploration, paper.puct, paper.unvisited, paper.root_uniform) == (2.0, "code", "worst", 0.25)
-    assert (paper.similarity, paper.gamma) == (0.95, 0.2)
-    assert (paper.max_iterations, paper.fresh_iterations, paper.min_iterations) == (50, 15, 1)
-    assert (paper.accept_value, paper.accept_visits, paper.commit_by, paper.leaves) == (0.8, 6, "visits", 1)
-    assert (set(paper.pauses), paper.ends) == (set(",.?:;\n"), ())

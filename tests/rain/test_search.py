@@ -279,7 +279,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @both
 def test_llama_cpp_finds_the_same_in_batches_and_computes_nothing_twice(llama: Path, settings: RainSettings) -> None:
     def loaded() -> LlamaCppBackend:
-        return LlamaCppBackend(llama, n_ctx=16_000, n_sequences=256, n_threads=1)
+        return LlamaCppBackend(llama, n_ctx=16_000, n_sequences=256, n_threads=1, exact=True)
 
     alone = []
     for number in range(8):
