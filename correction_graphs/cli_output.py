@@ -18,7 +18,7 @@ INTERRUPTED = 130  # what shells report after Ctrl-C
 
 def say(text: str, file: TextIO | None = None) -> None:
     """Write a line, to standard output by default, at once, so that a reader sees progress."""
-    print(text, file=file, flush=True)  # noqa: T201  (a command line says things)
+    print(text, file=file, flush=True)
 
 
 def asked(options: argparse.Namespace) -> str:

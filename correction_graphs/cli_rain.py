@@ -66,8 +66,8 @@ def _backend(spec: str) -> RewindableBackend:
     model = load_model(spec) if local else None
     if not isinstance(model, LocalChatModel):
         raise SettingsError(
-            f"--model is {spec!r}; RAIN needs a model's logits, which a local one alone shows: give the path of a .gguf "
-            "file, 'hf:OWNER/REPO/FILE.gguf', or 'smollm2'"
+            f"--model is {spec!r}; RAIN needs a model's logits, which a local one alone shows: give the path of a "
+            ".gguf file, 'hf:OWNER/REPO/FILE.gguf', or 'smollm2'"
         )
     backend: RewindableBackend = model.backend
     return backend

@@ -69,7 +69,12 @@ class LocalChatModel(BaseChatModel):
             for cause in causes:
                 if isinstance(cause, CorrectionError):  # it says itself what is wrong
                     raise cause from None
-            wrong = [f"`{'.'.join(map(str, e['loc']))}` is {e['input']!r}: {e['msg']}" for e in error.errors()]
+            wrong = [
+                f"`{'.'.join(map(str, found['loc']))}` is {found['input']!r}: {found['msg']}"
+                if found["loc"]
+                else found["msg"]
+                for found in error.errors()
+            ]
             raise SettingsError("; ".join(wrong)) from error
 
     @classmethod

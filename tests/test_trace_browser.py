@@ -5,32 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import struct
-import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import ATTACK, HOSTILE, Browse, Site, browser, luminance, serving, title_of
 
 from correction_graphs.results import CacResult, Round, Usage, Verdict, Vote
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
-QUIET = ("no-first-run", "disable-background-networking", "disable-component-update", "disable-sync", "hide-scrollbars")
-
-HOSTILE = (
-    "<script>document.title = 'ran'</script></style></div></article></body>"
-    "<img src=/loaded onerror=\"document.title = 'ran'\"><link rel=stylesheet href=/loaded>"
-    "<svg onload=\"document.title = 'ran'\"><style>* { background: url(/loaded) }</style><b>bold</b> &lt; <!-- "
-    "\u202edlrow שלום 你好 🎉 e\u0301 \x00"
-)
 LONG = "x = " + "unbreakable" * 30
-ATTACK = "<script>document.title = 'ran'</script><img src='/loaded'>"
 
 
 def judged(answer: str, *, passed: bool | None, **more: Any) -> Round:
@@ -82,31 +69,16 @@ out.textContent = JSON.stringify(told);
 document.body.append(out);
 </script>"""
 
-Browse = Callable[..., str]
-
 
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
-    """Runs a browser without a window, and returns the document as it is in the end."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser is installed; looked for {', '.join(BROWSERS)}")
-    profile = tmp_path_factory.mktemp("profile")
+    return browser(tmp_path_factory.mktemp("profile"))
 
-    def run(address: str, *flags: str, width: int = 1400) -> str:
-        flags = (
-            "headless",
-            "no-sandbox",
-            "disable-gpu",
-            f"window-size={width},900",
-            f"user-data-dir={profile}",
-            *flags,
-        )
-        command = [program, *(f"--{flag}" for flag in (*flags, *QUIET)), "--dump-dom", address]
-        done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-        return done.stdout.decode()
 
-    return run
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving() as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -127,48 +99,7 @@ def probed(browse: Browse, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return probe
 
 
-class Site:
-    """Serves pages on this machine, and keeps what was asked for."""
-
-    def __init__(self) -> None:
-        self.pages: dict[str, str] = {}
-        self.asked: list[str] = []
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.asked.append(self.path)
-                self.send_response(200 if self.path in site.pages else 404)
-                self.send_header("Content-Type", "text/html; charset=utf-8")
-                self.end_headers()
-                self.wfile.write(site.pages.get(self.path, "").encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def address(self, path: str, page: str) -> str:
-        self.pages[path] = page
-        return f"http://127.0.0.1:{self.server.server_port}{path}"
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    site = Site()
-    thread = threading.Thread(target=site.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield site
-    site.server.shutdown()
-    thread.join()
-    site.server.server_close()
-
-
 # Nothing is loaded, and nothing runs
-
-
-def title_of(document: str) -> str:
-    return html.unescape(re.search("<title>(.*?)</title>", document, re.DOTALL)[1])
 
 
 @pytest.mark.parametrize("page", [PAGE, UNLOCKED], ids=["as it is", "without its policy"])
@@ -228,13 +159,6 @@ def test_what_changed_is_marked_and_what_was_taken_out_can_be_hidden(probed: Cal
     colors = {tag: color for tag, _, color, _ in marks}
     assert len({told["card"], *colors.values()}) == 3
     assert (set(told["kept"]), set(told["removed"])) == ({"inline"}, {"none"})
-
-
-def luminance(color: str) -> float:
-    """Relative luminance as WCAG 2.2 defines it."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

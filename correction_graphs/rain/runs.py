@@ -77,8 +77,16 @@ class Run:
         self._seconds = 0.0
 
     def resume(self, result: RainResult) -> Self:
-        """Go on after what an earlier run committed."""
-        self._search.resume([commit.tokens for commit in result.commits])
+        """Go on after what an earlier run committed; a run that cannot is closed.
+
+        Raises:
+            SettingsError: If there is no room for what was committed.
+        """
+        try:
+            self._search.resume([commit.tokens for commit in result.commits])
+        except BaseException:
+            self.close()
+            raise
         self.commits = list(result.commits)
         self._seconds = result.seconds
         return self
