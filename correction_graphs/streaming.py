@@ -8,15 +8,13 @@ send the accepted one whole, which interfaces made for tokens show in one jump, 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, overload
 
-from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager, CallbackManager
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
-from pydantic import Field
 
 ANSWER_TAG = "correction_graphs:answer"
 """In a chunk's metadata, `tags` holds this one when it belongs to an accepted answer."""
@@ -41,26 +39,26 @@ def pieces_of(message: AIMessage) -> list[AIMessageChunk]:
 
 def stream_answer(message: AIMessage, config: RunnableConfig | None) -> None:
     """Send an accepted answer to those who stream tokens, if there are any."""
-    if quiet := _for_streams_only(config):
-        _Said(pieces=pieces_of(message)).invoke([], quiet)
+    if heard := _listeners(config):
+        _send(pieces_of(message), heard)
 
 
 async def astream_answer(message: AIMessage, config: RunnableConfig | None) -> None:
     """Send an accepted answer to those who stream tokens, if there are any."""
-    if quiet := _for_streams_only(config):
-        await _Said(pieces=pieces_of(message)).ainvoke([], quiet)
+    if heard := _listeners(config):
+        await _asend(pieces_of(message), heard)
 
 
 def stream_piece(piece: AIMessageChunk, config: RunnableConfig | None) -> None:
     """Send a piece of an answer that is accepted piece by piece; all have the answer's id."""
-    if quiet := _for_streams_only(config):
-        _Said(pieces=[piece]).invoke([], quiet)
+    if heard := _listeners(config):
+        _send([piece], heard)
 
 
 async def astream_piece(piece: AIMessageChunk, config: RunnableConfig | None) -> None:
     """Send a piece of an answer that is accepted piece by piece; all have the answer's id."""
-    if quiet := _for_streams_only(config):
-        await _Said(pieces=[piece]).ainvoke([], quiet)
+    if heard := _listeners(config):
+        await _asend([piece], heard)
 
 
 @overload
@@ -118,39 +116,36 @@ def _accepted_text(part: Any) -> str:
     return str(message.text) if ANSWER_TAG in (metadata.get("tags") or ()) else ""
 
 
-class _Said(BaseChatModel):
-    """A model that says what was accepted: the one way to reach LangChain's token streams, whichever they are."""
-
-    pieces: list[AIMessageChunk] = Field(repr=False)  # LangChain asks for the whole, as what the model is
-    cache: bool = False
-
-    @property
-    def _llm_type(self) -> str:
-        return "accepted"
-
-    def _get_ls_params(self, *_: Any, **__: Any) -> Any:
-        return {}
-
-    def _generate(self, *_: Any, **__: Any) -> ChatResult:
-        raise NotImplementedError("this model is heard by streams only")
-
-    def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
-        return (ChatGenerationChunk(message=piece) for piece in self.pieces)
-
-    async def _astream(self, *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in self._stream():
-            yield chunk
+# As a model says it: the one way to reach LangChain's token streams, whichever they are.
 
 
-def _for_streams_only(config: RunnableConfig | None) -> RunnableConfig | None:
-    """Return a config without tracers and counters, which would see one more model call; None if nobody streams."""
+def _send(pieces: Sequence[AIMessageChunk], heard: dict[str, Any]) -> None:
+    (run,) = CallbackManager.configure(**heard).on_chat_model_start({"name": "accepted"}, [[]])
+    for piece in pieces:
+        run.on_llm_new_token(str(piece.text), chunk=ChatGenerationChunk(message=piece))
+    run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=pieces[-1])]]))
+
+
+async def _asend(pieces: Sequence[AIMessageChunk], heard: dict[str, Any]) -> None:
+    (run,) = await AsyncCallbackManager.configure(**heard).on_chat_model_start({"name": "accepted"}, [[]])
+    for piece in pieces:
+        await run.on_llm_new_token(str(piece.text), chunk=ChatGenerationChunk(message=piece))
+    await run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=pieces[-1])]]))
+
+
+def _listeners(config: RunnableConfig | None) -> dict[str, Any]:
+    """Return those who stream, without tracers and counters, for whom this would be one more model call; often none."""
     callbacks = (config or {}).get("callbacks")
     if config is None or not isinstance(callbacks, BaseCallbackManager):
-        return None
+        return {}
     deaf = [handler for handler in callbacks.handlers if not hasattr(handler, "tap_output_iter")]
     if len(deaf) == len(callbacks.handlers):
-        return None
+        return {}
     callbacks = callbacks.copy()
     for handler in deaf:
         callbacks.remove_handler(handler)
-    return {**config, "callbacks": callbacks, "tags": [*(config.get("tags") or ()), ANSWER_TAG]}
+    return {
+        "inheritable_callbacks": callbacks,
+        "inheritable_tags": [*(config.get("tags") or ()), ANSWER_TAG],
+        "inheritable_metadata": config.get("metadata"),
+    }

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gguf_models
-import llama_cpp.llama_cpp as lib
 import psutil
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
@@ -46,6 +45,9 @@ SEARCH = RainSettings(max_new_tokens=24, lengths=(6,), candidates=2, max_iterati
 TINY = RainSettings(max_new_tokens=12, lengths=(4,), candidates=2, max_iterations=6)
 
 
+GOOD = liking("good")
+
+
 def rain_of(message: AIMessage) -> dict[str, Any]:
     return message.response_metadata["rain"]
 
@@ -54,7 +56,7 @@ def ending(message: AIMessage) -> str:
     return message.response_metadata["finish_reason"]
 
 
-def says(*texts: str, judge: Any = liking("good"), settings: RainSettings | None = None, **others: Any) -> ChatRain:
+def says(*texts: str, judge: Any = GOOD, settings: RainSettings | None = None, **others: Any) -> ChatRain:
     return ChatRain(backend=choosing(*texts), judge=judge, settings=settings or RainSettings(), **others)
 
 
@@ -64,22 +66,9 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without llama.cpp's flash attention, whose logits depend on what else is in a batch: by 0.01, else by 0.000001."""
-    parameters = lib.llama_context_default_params
-
-    def without() -> Any:
-        changed = parameters()
-        changed.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        return changed
-
-    monkeypatch.setattr(lib, "llama_context_default_params", without)
-
-
-@pytest.fixture
-def tiny(exact: None, tiny_path: Path) -> Iterator[ChatRain]:
+def tiny(tiny_path: Path) -> Iterator[ChatRain]:
     """On a real model without quantization, with random weights."""
-    with LlamaCppBackend(tiny_path, n_threads=1) as backend:
+    with LlamaCppBackend(tiny_path, n_threads=1, exact=True) as backend:
         yield ChatRain(backend=backend, judge=variety, settings=TINY)
         assert open_branches(backend) == 0
 
@@ -246,7 +235,7 @@ def test_wrong_arguments_fail_when_the_model_is_made() -> None:
     backend = choosing("Hello.")
     with pytest.raises(TemplateError, match="kindly"):
         ChatRain(backend=backend, judge="kindly")
-    with pytest.raises(SettingsError, match="^the value function is 3; "):
+    with pytest.raises(SettingsError, match=r"^the value function is 3; "):
         ChatRain(backend=backend, judge=3)
     with pytest.raises(SettingsError, match=r"^RAIN settings: lengths.0: "):
         ChatRain(backend=backend, judge=variety, settings={"lengths": (0,)})
@@ -411,7 +400,7 @@ def test_committed_text_is_streamed_before_the_next_is_searched() -> None:
     model = says("I am bad.", "I am good. It is so good. Yes.")
     stream, seen = model.stream("hi"), []
     for piece in stream:
-        seen.append((piece.text, model.backend.forward_calls))
+        seen.append((piece.text, model.backend.forward_calls))  # noqa: PERF401  (calls change while it is read)
     texts = [text for text, _ in seen if text]
 
     assert len(texts) == 3
@@ -493,7 +482,7 @@ def test_a_checker_sees_the_conversation() -> None:
     assert asked == [["Who?", "Me.", "Why?"]]
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     pass
 
 
@@ -510,7 +499,7 @@ def failing_after(judge: Callable[[str], float], good: str, outcome: Any) -> Cal
     return judged
 
 
-@pytest.mark.parametrize("outcome", [Broken("no idea"), math.nan, math.inf, 3, "fine"], ids=repr)
+@pytest.mark.parametrize("outcome", [BrokenError("no idea"), math.nan, math.inf, 3, "fine"], ids=repr)
 @pytest.mark.parametrize("kind", [lambda judge: judge, as_async, RunnableLambda], ids=["function", "async", "runnable"])
 async def test_a_judge_that_fails_costs_nothing_that_was_committed(outcome: Any, kind: Any) -> None:
     judge = kind(failing_after(liking("good"), "It is good.", outcome))
@@ -518,7 +507,7 @@ async def test_a_judge_that_fails_costs_nothing_that_was_committed(outcome: Any,
 
     async def drain() -> None:
         async for piece in model.astream("hi"):
-            seen.append(piece.text)
+            seen.append(piece.text)  # noqa: PERF401  (what was seen before an error counts)
 
     seen: list[str] = []
     for attempt in (lambda: model.invoke("hi"), lambda: list(model.stream("hi"))):
@@ -598,8 +587,8 @@ def test_messages_it_cannot_read_are_refused() -> None:
 @pytest.mark.parametrize(
     "write", [gguf_models.write_mamba, gguf_models.write_hybrid, gguf_models.write_sliding], ids=lambda w: w.__name__
 )
-async def test_models_that_cannot_rewind_give_the_same_text_each_time(exact: None, tmp_path: Path, write: Any) -> None:
-    with LlamaCppBackend(write(tmp_path / "tiny.gguf"), n_ctx=256, n_sequences=32, n_threads=1) as backend:
+async def test_models_that_cannot_rewind_give_the_same_text_each_time(tmp_path: Path, write: Any) -> None:
+    with LlamaCppBackend(write(tmp_path / "tiny.gguf"), n_ctx=256, n_sequences=32, n_threads=1, exact=True) as backend:
         model = ChatRain(backend=backend, judge=variety, settings=TINY)
         replies = await four_ways(model, "hi")
         assert len({reply.text for reply in replies}) == 1
@@ -679,7 +668,7 @@ async def test_a_cancelled_call_stops_and_releases_everything(way: str) -> None:
 
     async def read() -> None:
         async for piece in model.astream("hi"):
-            seen.append(piece.text)
+            seen.append(piece.text)  # noqa: PERF401  (what was seen before an error counts)
 
     calls = {
         "ainvoke": lambda: model.ainvoke("hi"),
@@ -768,9 +757,9 @@ QUESTIONS = [f"Question {number}: what is {'so ' * (number % 3)}good?" for numbe
 
 @pytest.mark.gguf
 @pytest.mark.parametrize("mode", ["batch", "abatch"])
-async def test_a_batch_gives_the_same_texts_for_fewer_forwards(exact: None, tiny_path: Path, mode: str) -> None:
+async def test_a_batch_gives_the_same_texts_for_fewer_forwards(tiny_path: Path, mode: str) -> None:
     def fresh() -> LlamaCppBackend:
-        return LlamaCppBackend(tiny_path, n_threads=1, n_sequences=256)
+        return LlamaCppBackend(tiny_path, n_threads=1, n_sequences=256, exact=True)
 
     with fresh() as backend:
         model = ChatRain(backend=backend, judge=variety, settings=TINY)
@@ -802,7 +791,7 @@ def alone() -> tuple[list[str], int]:
 async def test_one_that_fails_does_not_disturb_the_others(alone: Any, mode: str) -> None:
     def judge(request: Any) -> float | Verdict:
         if "Question 3" in request.messages[-1].text and len(request.answer) > 8:
-            raise Broken("no idea")
+            raise BrokenError("no idea")
         return Verdict(passed=None, score=(variety(request.answer) + 1) / 2)
 
     texts, calls = alone

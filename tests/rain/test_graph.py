@@ -196,7 +196,6 @@ async def test_the_message_is_streamed_as_it_is_committed() -> None:
     assert whole.response_metadata["rain"]["stop_reason"] == "stop"
 
 
-@pytest.mark.xfail(reason="LangChain ends each piece with an empty one under an id of its own", strict=False)
 def test_all_pieces_have_the_id_of_the_answer() -> None:
     parts = [message for message, _ in talking().stream(ASK, stream_mode="messages")]
     assert len({part.id for part in parts}) == 1
