@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from correction_graphs.checkers.sequence import Sequential
     from correction_graphs.demonstrations import DemonstrationBank
     from correction_graphs.errors import CorrectionError
+    from correction_graphs.middleware import CaCMiddleware
     from correction_graphs.prompts import Template, load_template
     from correction_graphs.rain.chat import ChatRain
     from correction_graphs.rain.graph import build_rain_graph, create_rain_graph
     from correction_graphs.rain.settings import RainSettings
-    from correction_graphs.results import CacResult, RainResult, Round, Usage, Verdict, Vote
+    from correction_graphs.results import CacResult, RainResult, Round, S2AResult, Usage, Verdict, Vote
+    from correction_graphs.s2a import build_s2a_graph, create_s2a_graph
 
 # Type checkers and editors read the imports above and `__all__`; at run time `_HOMES` counts. A test compares them.
 __all__ = [
     "Budget",
+    "CaCMiddleware",
     "CacResult",
     "ChatLlama",
     "ChatRain",
@@ -49,6 +52,7 @@ __all__ = [
     "RainResult",
     "RainSettings",
     "Round",
+    "S2AResult",
     "Sequential",
     "Template",
     "Usage",
@@ -58,8 +62,10 @@ __all__ = [
     "as_checker",
     "build_cac_graph",
     "build_rain_graph",
+    "build_s2a_graph",
     "create_cac_graph",
     "create_rain_graph",
+    "create_s2a_graph",
     "from_evaluator",
     "from_validator",
     "load_template",
@@ -67,6 +73,7 @@ __all__ = [
 
 _HOMES = {
     "Budget": "correction_graphs.budget",
+    "CaCMiddleware": "correction_graphs.middleware",
     "CacResult": "correction_graphs.results",
     "ChatLlama": "correction_graphs.chat_llama",
     "ChatRain": "correction_graphs.rain.chat",
@@ -82,6 +89,7 @@ _HOMES = {
     "RainResult": "correction_graphs.results",
     "RainSettings": "correction_graphs.rain.settings",
     "Round": "correction_graphs.results",
+    "S2AResult": "correction_graphs.results",
     "Sequential": "correction_graphs.checkers.sequence",
     "Template": "correction_graphs.prompts",
     "Usage": "correction_graphs.results",
@@ -90,8 +98,10 @@ _HOMES = {
     "as_checker": "correction_graphs.checkers.adapters",
     "build_cac_graph": "correction_graphs.cac",
     "build_rain_graph": "correction_graphs.rain.graph",
+    "build_s2a_graph": "correction_graphs.s2a",
     "create_cac_graph": "correction_graphs.cac",
     "create_rain_graph": "correction_graphs.rain.graph",
+    "create_s2a_graph": "correction_graphs.s2a",
     "from_evaluator": "correction_graphs.checkers.libraries",
     "from_validator": "correction_graphs.checkers.libraries",
     "load_template": "correction_graphs.prompts",

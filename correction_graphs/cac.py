@@ -10,51 +10,46 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
+from typing import Annotated, Any, NotRequired, get_args
 from uuid import uuid4
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
-from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.cache.base import BaseCache
 from langgraph.channels import EphemeralValue
-from langgraph.config import get_stream_writer
-from langgraph.constants import TAG_NOSTREAM
-from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.managed import RemainingSteps
-from langgraph.runtime import get_runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
-from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from correction_graphs.budget import Budget
+from correction_graphs.cac_rules import (
+    Draft,
+    Exhausted,
+    OnCheckerError,
+    OnExhausted,
+    OnUnknown,
+    Progress,
+    Rules,
+)
 from correction_graphs.caching import CachedAnswers, cached_verdicts
 from correction_graphs.checkers.adapters import CheckerLike, as_checker, require_one_argument
 from correction_graphs.checkers.base import CheckRequest
 from correction_graphs.checkers.critic import LLMCritic
 from correction_graphs.checkers.verdict_model import Style
 from correction_graphs.errors import CheckerError, GenerationError, SettingsError, StrategyError
-from correction_graphs.messages import answer_of, check_conversation, squeezed
+from correction_graphs.messages import check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
+from correction_graphs.nodes import Quietly, emit, expect, let_pass, words
 from correction_graphs.prompts import Template, load_template
-from correction_graphs.results import CacResult, CacStatus, Round, TemplateInfo, Usage, Verdict
+from correction_graphs.results import CacResult, Verdict
 from correction_graphs.strategies import RevisionRequest
-from correction_graphs.strategy_adapters import BoundStrategy, StrategyLike, as_strategy
+from correction_graphs.strategy_adapters import StrategyLike, as_strategy
 from correction_graphs.streaming import astream_answer, stream_answer
-from correction_graphs.usage import UsageMeter, refusal_in, require_price, shared_budget
-
-OnUnknown = Literal["revise", "accept", "retry"]
-OnCheckerError = Literal["raise", "accept", "revise"]
-OnExhausted = Literal["best", "last", "first", "refuse"]
-Exhausted = Callable[[CacResult], str | AIMessage]
-"""What may be given as `on_exhausted`: from the result to what is returned in the place of an answer."""
+from correction_graphs.usage import UsageMeter, refusal_in, require_price
 
 
 def create_cac_graph(
@@ -183,10 +178,10 @@ def build_cac_graph(
     """
     if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 0:
         raise SettingsError(f"`max_rounds` is {max_rounds!r}; give the number of revisions, 0 or more")
-    _expect("keep_best", keep_best, (True, False))
-    _expect("style", style, get_args(Style))
-    _expect("on_unknown", on_unknown, get_args(OnUnknown))
-    _expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
+    expect("keep_best", keep_best, (True, False))
+    expect("style", style, get_args(Style))
+    expect("on_unknown", on_unknown, get_args(OnUnknown))
+    expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
     if budget is not None and not isinstance(budget, Budget):
         raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
     if cache is not None and not isinstance(cache, BaseCache):
@@ -195,14 +190,14 @@ def build_cac_graph(
     if callable(on_exhausted):
         require_one_argument("on_exhausted", on_exhausted, "a CacResult")
     else:
-        _expect("on_exhausted", on_exhausted, get_args(OnExhausted), also=", or a function from CacResult to a text")
+        expect("on_exhausted", on_exhausted, get_args(OnExhausted), also=", or a function from CacResult to a text")
         prompts.require(*(["refuse"] if on_exhausted == "refuse" else []))
     answerer = AnswerModel(model)
     judge = LLMCritic(answerer.model, template=prompts, style=style) if checker is None else as_checker(checker)
     require_price(budget, answerer.model, *([judge.judge.given] if isinstance(judge, LLMCritic) else []))
     recontextualize = as_strategy(strategy, model=answerer, checker=judge)
     prompts.require(*([recontextualize.role] if recontextualize.role else []))
-    loop = _Rules(
+    loop = Rules(
         prompts,
         prompts.info,
         recontextualize,
@@ -230,69 +225,6 @@ def build_cac_graph(
 # State
 
 
-class Draft(BaseModel):
-    """An answer under way. Holds the model's message as it came, so that the one that is returned keeps its id."""
-
-    model_config = ConfigDict(frozen=True)
-
-    message: AIMessage
-    usage: Usage
-    verdict: Verdict | None = None
-
-
-class Progress(BaseModel):
-    """What the loop has done in this turn.
-
-    LangGraph streams message objects that it finds in a node's update; those inside a model it does not find.
-
-    Attributes:
-        drafts: The answers so far.
-        wasted: What was spent on an answer that never came.
-        context: What the next answer is written from; None for the conversation as it is.
-        ended: Whether the result is out.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    drafts: tuple[Draft, ...] = ()
-    wasted: Usage = Usage()
-    context: tuple[AnyMessage, ...] | None = None
-    ended: bool = False
-
-    @property
-    def rounds(self) -> tuple[Round, ...]:
-        """The answers so far, as the result tells them."""
-        rounds: list[Round] = []
-        for draft in self.drafts:
-            done = Round(answer=answer_of(draft.message), verdict=draft.verdict, usage=draft.usage)
-            rounds.append(_compared(done, rounds[-1]) if rounds else done)
-        return tuple(rounds)
-
-    @property
-    def spent(self) -> Usage:
-        """What the run has cost until now."""
-        return sum((draft.usage for draft in self.drafts), self.wasted)
-
-    def correct(self, verdict: Verdict) -> Progress:
-        """Add the checker's own answer as the newest one."""
-        message = AIMessage(verdict.corrected or "", id=str(uuid4()))
-        return self.model_copy(
-            update={"drafts": (*self.drafts, Draft(message=message, usage=Usage(), verdict=verdict))}
-        )
-
-    def judge(self, verdict: Verdict | None) -> Progress:
-        """Add the verdict on the newest answer."""
-        judged = self.drafts[-1].model_copy(update={"verdict": verdict})
-        return self.model_copy(update={"drafts": (*self.drafts[:-1], judged)})
-
-    def spend(self, usage: Usage) -> Progress:
-        """Add what a step on the newest answer cost."""
-        newest = self.drafts[-1]
-        return self.model_copy(
-            update={"drafts": (*self.drafts[:-1], newest.model_copy(update={"usage": newest.usage + usage}))}
-        )
-
-
 class Input(TypedDict):
     """What a CaC graph takes."""
 
@@ -312,188 +244,6 @@ class State(Output):
     cac_revising: Annotated[bool, EphemeralValue]
     """Set for the step after `recontextualize` alone. Progress that `generate` finds without it is left over."""
     remaining_steps: RemainingSteps
-
-
-# The rules of the loop, without a model
-
-
-class _Rules(NamedTuple):
-    template: Template
-    info: TemplateInfo
-    strategy: BoundStrategy
-    max_rounds: int
-    keep_best: bool
-    on_unknown: OnUnknown
-    on_checker_error: OnCheckerError
-    on_exhausted: OnExhausted | Exhausted
-    budget: Budget | None
-
-    def opening(self, messages: list[AnyMessage]) -> Sequence[AnyMessage]:
-        """Return what the first answer is written from."""
-        return self.strategy.opening(messages, self.template)
-
-    def meter(self, progress: Progress) -> UsageMeter:
-        """Return what counts a step, and asks the budget before each model call in it."""
-        return UsageMeter(self.budget, progress.spent, shared_budget(get_runtime().context))
-
-    def result(
-        self, progress: Progress, status: CacStatus, *, chosen: int | None, error: str | None = None
-    ) -> CacResult:
-        """Tell the story so far."""
-        rounds = progress.rounds
-        return CacResult(
-            status=status,
-            rounds=rounds,
-            chosen=chosen,
-            usage=progress.spent,
-            strategy=self.strategy.name,
-            template=self.info,
-            error=error,
-        )
-
-    def partial(self, progress: Progress, error: BaseException) -> CacResult:
-        """Tell what was done until something went wrong."""
-        return self.result(
-            progress, "failed", chosen=best_round(progress.rounds, keep_best=self.keep_best), error=_words(error)
-        )
-
-    def end(
-        self,
-        progress: Progress,
-        status: CacStatus,
-        *,
-        chosen: int | None,
-        message: AIMessage | None = None,
-        error: str | None = None,
-    ) -> dict[str, Any]:
-        """Return the update that ends the run with the `chosen` answer, or with another `message`."""
-        result = self.result(progress, status, chosen=chosen, error=error)
-        if chosen is not None:
-            message = progress.drafts[chosen].message
-        if message is None:
-            raise GenerationError(
-                f"the model returned nothing but empty messages, {len(progress.drafts)} of them; "
-                "there is no answer to return",
-                result=result.model_copy(update={"status": "failed"}),
-            )
-        _emit("cac.end", round=chosen, status=status, answer=answer_of(message), usage=result.usage.model_dump())
-        return {"messages": [message], "cac": result, "cac_progress": Progress(ended=True)}
-
-    def end_with_newest(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
-        """Return the update that ends the run with the newest answer."""
-        return self.end(progress, status, chosen=len(progress.drafts) - 1, error=error)
-
-    def end_without_pass(self, progress: Progress, status: CacStatus, *, error: str | None = None) -> dict[str, Any]:
-        """Return the update that ends the run when no answer passed, by the policy `on_exhausted`.
-
-        Raises:
-            GenerationError: If all answers are empty and the policy is to return one, or its function failed.
-        """
-        rounds = progress.rounds
-        best = best_round(rounds, keep_best=self.keep_best)
-        written = _written(rounds)
-        if callable(self.on_exhausted):
-            result = self.result(progress, status, chosen=best, error=error)
-            try:
-                message = _as_message(self.on_exhausted(result))
-            except Exception as failure:
-                raise GenerationError(f"`on_exhausted` failed: {_words(failure)}", result=result) from failure
-            return self.end(progress, status, chosen=None, message=_with_id(message), error=error)
-        if self.on_exhausted == "refuse":
-            message = _with_id(AIMessage(self.template.fill("refuse")))
-            return self.end(progress, status, chosen=None, message=message, error=error)
-        picked = {"best": best, "first": written[0] if written else None, "last": written[-1] if written else None}
-        return self.end(progress, status, chosen=picked[self.on_exhausted], error=error)
-
-    def after_draft(self, progress: Progress, steps_left: int) -> dict[str, Any]:
-        """Decide what follows a new answer."""
-        draft = progress.drafts[-1]
-        _emit(
-            "cac.draft", round=len(progress.drafts) - 1, answer=answer_of(draft.message), usage=draft.usage.model_dump()
-        )
-        if draft.message.tool_calls:  # not an answer yet; whoever runs the tools comes back with their results
-            return self.end_with_newest(progress, "unverified")
-        if steps_left <= _STEPS_TO_CHECK:
-            best = best_round(progress.rounds, keep_best=self.keep_best)
-            return self.end(progress, "unverified", chosen=best, error=_STEP_LIMIT)
-        *earlier, newest = [squeezed(answer_of(draft.message)) for draft in progress.drafts]
-        if newest and newest in earlier:  # what was said of it then, still holds
-            known = progress.drafts[len(earlier) - 1 - earlier[::-1].index(newest)].verdict
-            repeated = progress.judge(known)
-            return self.end_without_pass(repeated, "plateau" if newest == earlier[-1] else "oscillation")
-        return {"cac_progress": progress}
-
-    def after_verdict(self, progress: Progress, verdict: Verdict, usage: Usage, steps_left: int) -> dict[str, Any]:
-        """Decide what follows a verdict on the newest answer."""
-        progress = progress.spend(usage).judge(verdict)
-        _emit(
-            "cac.verdict",
-            round=len(progress.drafts) - 1,
-            **verdict.model_dump(mode="json", include={"passed", "critique", "score", "reasoning", "votes"}),
-            usage=usage.model_dump(),
-        )
-        if verdict.passed:
-            return self.end_with_newest(progress if verdict.corrected is None else progress.correct(verdict), "passed")
-        if verdict.passed is None and (self.on_checker_error if verdict.error else self.on_unknown) == "accept":
-            return self.end_with_newest(progress, "unverified", error=verdict.error)
-        if len(progress.drafts) > self.max_rounds:
-            return self.end_without_pass(progress, "exhausted")
-        if steps_left <= _STEPS_TO_REVISE:
-            return self.end_without_pass(progress, "exhausted", error=_STEP_LIMIT)
-        return {"cac_progress": progress}
-
-
-_STEPS_TO_CHECK = 1
-_STEPS_TO_REVISE = 3  # recontextualize, generate, check
-_STEP_LIMIT = "the graph's recursion limit leaves no steps for another round"
-
-
-def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | None:
-    """Return the index of the answer to return when none passed; None if all are empty.
-
-    Args:
-        rounds: The answers with their verdicts.
-        keep_best: Whether a higher score wins, of equal ones the earlier. Else, and where no answer has a score, the
-            last one is returned.
-    """
-    written = _written(rounds)
-    scores = {i: v.score for i in written if (v := rounds[i].verdict) is not None and v.score is not None}
-    if keep_best and scores:
-        return max(scores, key=lambda index: (scores[index], -index))
-    return written[-1] if written else None
-
-
-def _written(rounds: tuple[Round, ...]) -> list[int]:
-    """Indices of the answers that say something."""
-    return [index for index, done in enumerate(rounds) if done.answer.strip()]
-
-
-def _compared(done: Round, before: Round) -> Round:
-    """Record how an answer differs from the one before."""
-    scores = [v.score for v in (before.verdict, done.verdict) if v is not None and v.score is not None]
-    return done.model_copy(
-        update={
-            "changed": squeezed(done.answer) != squeezed(before.answer),
-            "score_change": scores[1] - scores[0] if len(scores) == 2 else None,  # noqa: PLR2004
-        }
-    )
-
-
-def _as_message(said: object) -> AIMessage:
-    """Return what a function of the user's gave for an answer as a message."""
-    if isinstance(said, AIMessageChunk):
-        said = message_chunk_to_message(said)
-    if isinstance(said, AIMessage):
-        return said
-    if isinstance(said, str):
-        return AIMessage(said)
-    if inspect.iscoroutine(said):
-        said.close()  # or Python would warn of it, far from here
-    raise TypeError(f"it returned {type(said).__name__}; it returns a text or an AI message")
-
-
-def _with_id(message: AIMessage) -> AIMessage:
-    return message if message.id else message.model_copy(update={"id": str(uuid4())})
 
 
 # Nodes
@@ -526,7 +276,7 @@ class _Node(Runnable[Any, Any]):
 class _Generate(_Node):
     """Node `generate`: the model writes an answer."""
 
-    def __init__(self, model: Runnable[Any, AIMessage], rules: _Rules) -> None:
+    def __init__(self, model: Runnable[Any, AIMessage], rules: Rules) -> None:
         self.name = "generate"
         self._model = model
         self._rules = rules
@@ -536,7 +286,7 @@ class _Generate(_Node):
         meter = self._rules.meter(progress)
         try:
             meter.check_budget()
-            with _Quietly(config, meter) as inner:
+            with Quietly(config, meter) as inner:
                 reply = self._model.invoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             return self._failed(progress, meter, error)
@@ -547,7 +297,7 @@ class _Generate(_Node):
         meter = self._rules.meter(progress)
         try:
             meter.check_budget()
-            with _Quietly(config, meter) as inner:
+            with Quietly(config, meter) as inner:
                 reply = await self._model.ainvoke(messages, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             return self._failed(progress, meter, error)
@@ -568,18 +318,18 @@ class _Generate(_Node):
     def _failed(self, progress: Progress, meter: UsageMeter, error: BaseException) -> dict[str, Any]:
         progress = progress.model_copy(update={"wasted": meter.usage})
         result = self._rules.partial(progress, error)
-        _let_pass(error, result)
+        let_pass(error, result)
         if progress.drafts and (refusal := refusal_in(error)):
             return self._rules.end_without_pass(progress, "budget", error=str(refusal))
         if result.chosen is not None:  # there are earlier answers, although none that passed
             return self._rules.end_without_pass(progress, "failed", error=result.error)
-        raise GenerationError(f"the model failed: {_words(error)}", result=result) from error
+        raise GenerationError(f"the model failed: {words(error)}", result=result) from error
 
 
 class _Check(_Node):
     """Node `check`: the checker judges the newest answer."""
 
-    def __init__(self, checker: Runnable[CheckRequest, Verdict], rules: _Rules) -> None:
+    def __init__(self, checker: Runnable[CheckRequest, Verdict], rules: Rules) -> None:
         self.name = "check"
         self._checker = checker
         self._rules = rules
@@ -587,7 +337,7 @@ class _Check(_Node):
     def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
         request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _Quietly(config, meter) as inner:
+            with Quietly(config, meter) as inner:
                 verdict = self._checker.invoke(request, inner) if request.answer.strip() else _EMPTY
                 if self._retries(verdict):
                     verdict = self._checker.invoke(request, inner)
@@ -598,7 +348,7 @@ class _Check(_Node):
     async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
         request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _Quietly(config, meter) as inner:
+            with Quietly(config, meter) as inner:
                 verdict = await self._checker.ainvoke(request, inner) if request.answer.strip() else _EMPTY
                 if self._retries(verdict):
                     verdict = await self._checker.ainvoke(request, inner)
@@ -618,28 +368,28 @@ class _Check(_Node):
         if refusal := refusal_in(error):
             return rules.end_without_pass(spent, "budget", error=str(refusal))
         result = rules.partial(spent, error)
-        _let_pass(error, result)
+        let_pass(error, result)
         if rules.on_checker_error == "raise":
             raise CheckerError(
-                f"the checker {self._checker.get_name()!r} failed on answer {len(result.rounds)}: {_words(error)}. "
+                f"the checker {self._checker.get_name()!r} failed on answer {len(result.rounds)}: {words(error)}. "
                 "The answers so far are in `.result.rounds`; `on_checker_error` can be 'accept' or 'revise' instead",
                 result=result,
             ) from error
-        verdict = Verdict(passed=None, error=_words(error))
+        verdict = Verdict(passed=None, error=words(error))
         return rules.after_verdict(state["cac_progress"], verdict, meter.usage, state["remaining_steps"])
 
 
 class _Recontextualize(_Node):
     """Node `recontextualize`: answers and critiques are put before the model."""
 
-    def __init__(self, rules: _Rules) -> None:
+    def __init__(self, rules: Rules) -> None:
         self.name = "recontextualize"
         self._rules = rules
 
     def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
         request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _Quietly(config, meter) as inner:
+            with Quietly(config, meter) as inner:
                 context = self._rules.strategy.invoke(request, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             return self._failed(state, meter, error)
@@ -648,7 +398,7 @@ class _Recontextualize(_Node):
     async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
         request, meter = self._request(state), self._rules.meter(state["cac_progress"])
         try:
-            with _Quietly(config, meter) as inner:
+            with Quietly(config, meter) as inner:
                 context = await self._rules.strategy.ainvoke(request, inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             return self._failed(state, meter, error)
@@ -656,7 +406,7 @@ class _Recontextualize(_Node):
 
     def _request(self, state: State) -> RevisionRequest:
         rounds = state["cac_progress"].rounds
-        _emit("cac.revise", round=len(rounds), strategy=self._rules.strategy.name)
+        emit("cac.revise", round=len(rounds), strategy=self._rules.strategy.name)
         return RevisionRequest(messages=tuple(state["messages"]), rounds=rounds, template=self._rules.template)
 
     def _read(self, state: State, meter: UsageMeter, context: tuple[AnyMessage, ...]) -> dict[str, Any]:
@@ -668,9 +418,9 @@ class _Recontextualize(_Node):
         if refusal := refusal_in(error):
             return self._rules.end_without_pass(spent, "budget", error=str(refusal))
         result = self._rules.partial(spent, error)
-        _let_pass(error, result)
+        let_pass(error, result)
         raise StrategyError(
-            f"the strategy {self._rules.strategy.name!r} failed: {_words(error)}. "
+            f"the strategy {self._rules.strategy.name!r} failed: {words(error)}. "
             "The answers so far are in `.result.rounds`",
             result=result,
         ) from error
@@ -694,58 +444,3 @@ class _UnlessEnded(Runnable[Any, str]):
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
         return self.invoke(input, config)
-
-
-class _Quietly:
-    """Count what models say in here, and keep it out of the token stream: it may be rejected.
-
-    That holds for models that the user's functions call without passing a config on, too.
-    """
-
-    __slots__ = ("_config", "_token")
-
-    def __init__(self, config: RunnableConfig | None, meter: UsageMeter) -> None:
-        # What `merge_configs` does, for the two entries that change: it is a tenth of a run's time otherwise.
-        inner = ensure_config() if config is None else config.copy()
-        inner["callbacks"] = _with_handler(inner.get("callbacks"), meter)
-        inner["tags"] = [*(inner.get("tags") or ()), TAG_NOSTREAM]
-        self._config = inner
-
-    def __enter__(self) -> RunnableConfig:
-        self._token = var_child_runnable_config.set(self._config)
-        return self._config
-
-    def __exit__(self, *_: object) -> None:
-        var_child_runnable_config.reset(self._token)
-
-
-def _with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:
-    """Return callbacks that have one handler more, for nested calls as well."""
-    if not isinstance(callbacks, BaseCallbackManager):
-        return [*(callbacks or ()), handler]
-    more = callbacks.copy()
-    more.add_handler(handler, inherit=True)
-    return more
-
-
-def _let_pass(error: BaseException, result: CacResult) -> None:
-    """Raise again what is not a failure: LangGraph's own signals, Ctrl-C, cancellation. The latter carry the result."""
-    if isinstance(error, GraphBubbleUp):
-        raise error
-    if not isinstance(error, Exception):
-        error.result = result  # type: ignore[attr-defined]
-        raise error
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
-
-
-def _emit(kind: str, **data: Any) -> None:
-    """Send a custom event; see `correction_graphs.events`."""
-    get_stream_writer()({"type": kind, **data})
-
-
-def _expect(name: str, value: object, allowed: Mapping[Any, Any] | tuple[Any, ...], *, also: str = "") -> None:
-    if value not in tuple(allowed):  # a mapping would want it hashable
-        raise SettingsError(f"`{name}` is {value!r}; it is one of {', '.join(map(repr, allowed))}{also}")

@@ -242,7 +242,7 @@ async def _follow(graph: Any, messages: list[tuple[str, str]], view: View, event
 
 def _so_far(events: list[dict[str, Any]], *, template: str, strategy: str = "self", **_: Any) -> CacResult:
     """Put together what is known of a run that was interrupted."""
-    from correction_graphs.cac import best_round  # noqa: PLC0415  (loaded by then)
+    from correction_graphs.cac_rules import best_round  # noqa: PLC0415  (loaded by then)
     from correction_graphs.prompts import load_template  # noqa: PLC0415  (likewise)
 
     rounds: list[Round] = []

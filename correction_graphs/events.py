@@ -101,3 +101,41 @@ class RainEnd(TypedDict):
 
 
 RainEvent = RainJudged | RainCommitted | RainEnd
+
+
+class S2ARejected(TypedDict):
+    """A reply of the filter was not usable. It is asked once more, then the text is left as it is."""
+
+    type: Literal["s2a.rejected"]
+    source: Literal["message", "document"]
+    index: int
+    attempt: int
+    violations: list[dict[str, Any]]
+
+
+class S2AFiltered(TypedDict):
+    """A text is through. The fields are those of `FilteredText`."""
+
+    type: Literal["s2a.filtered"]
+    source: Literal["message", "document"]
+    index: int
+    context: str
+    question: str
+    dropped: list[dict[str, Any]]
+    violations: list[dict[str, Any]]
+    fallback: str | None
+    skipped: bool
+    attempts: int
+
+
+class S2AEnd(TypedDict):
+    """The answer is there. `filtered`: whether it was written from at least one filtered text."""
+
+    type: Literal["s2a.end"]
+    filtered: bool
+    fallback: str | None
+    answer: str
+    usage: dict[str, Any]
+
+
+S2AEvent = S2ARejected | S2AFiltered | S2AEnd

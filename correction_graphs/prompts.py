@@ -96,6 +96,27 @@ ROLES: Mapping[str, Mapping[str, Role]] = {
         "turn.user": Role(),
         "turn.assistant": Role(),
     },
+    "s2a": {
+        "filter.sections": Role(required=frozenset({"text", "context_label", "question_label"})),
+        "filter.single": Role(required=frozenset({"text"})),
+        "filter.document": Role(required=frozenset({"document", "question", "nothing_label"})),
+        "filter.retry": Role(required=frozenset({"problems"})),
+        "label.context": Role(),  # a label on each line: the first is asked for, the others are understood
+        "label.question": Role(),
+        "label.nothing": Role(),
+        "problem.labels": Role(required=frozenset({"context_label", "question_label"})),
+        "problem.empty": Role(),
+        "problem.cut": Role(),
+        "problem.added": Role(required=frozenset({"items"})),
+        "problem.lost": Role(required=frozenset({"items"})),
+        "problem.question": Role(required=frozenset({"items"})),
+        "problem.negation": Role(required=frozenset({"items"})),
+        "problem.longer": Role(),
+        "answer.instruction": Role(),
+        "answer.keep_original": Role(required=frozenset({"original", "filtered"})),
+        "answer.documents": Role(required=frozenset({"documents", "question"})),
+        "clean.markers": Role(),  # a word or phrase on each line, whose absence makes a text clean
+    },
 }
 """The roles a template of each method may have."""
 

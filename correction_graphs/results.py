@@ -316,3 +316,119 @@ class RainResult(Record):
         from correction_graphs.rain import picture  # noqa: PLC0415  (only when wanted)
 
         return picture.to_html(self, question)
+
+
+class DroppedSpan(Record):
+    """A part of a text that was filtered out.
+
+    Attributes:
+        start: Where it begins in the text that was given, in characters.
+        end: Where it ends: `text == original[start:end]`.
+        text: The part.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+class Violation(Record):
+    """Why a filter's reply was not used.
+
+    Attributes:
+        kind: What is wrong; see `correction_graphs.filtering.guards.Breach`.
+        items: The words that are meant, where there are any.
+        attempt: Which reply it was, counted from 0.
+    """
+
+    kind: str
+    items: tuple[str, ...] = ()
+    attempt: int = 0
+
+
+class FilteredText(Record):
+    """What became of one text.
+
+    Attributes:
+        source: "message" or "document".
+        index: Which one: its place in `messages` or `documents`.
+        context: What the filter kept besides the question; all that it kept where it was asked for a single text. "" if
+            it kept none, or was not used.
+        question: The question as the filter put it.
+        dropped: The parts that are gone, by their place in the text that was given.
+        violations: What was wrong with replies of the filter, the first and the second.
+        fallback: Why the text was left as it was although it was to be filtered; None if it was not.
+        skipped: Whether it was left as it was because `skip_if` says that there is nothing to filter.
+        attempts: How often the filter was asked.
+    """
+
+    source: Literal["message", "document"]
+    index: int
+    context: str = ""
+    question: str = ""
+    dropped: tuple[DroppedSpan, ...] = ()
+    violations: tuple[Violation, ...] = ()
+    fallback: str | None = None
+    skipped: bool = False
+    attempts: int = 0
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the filter's text stands in for the one that was given."""
+        return not self.skipped and self.fallback is None
+
+    @property
+    def text(self) -> str:
+        """The filter's text: context, then question."""
+        return "\n\n".join(part for part in (self.context, self.question) if part)
+
+
+class S2AResult(Record):
+    """How a System 2 Attention run prepared what it answered.
+
+    Attributes:
+        texts: What became of each text that was to be filtered: messages in order, then documents.
+        usage: What was spent on filtering and answering.
+        template: Which words the filter was asked with.
+        error: What went wrong, when something did.
+    """
+
+    texts: tuple[FilteredText, ...] = ()
+    usage: Usage = Field(default_factory=Usage)
+    template: TemplateInfo | None = None
+    error: str | None = None
+
+    @property
+    def newest(self) -> FilteredText | None:
+        """What became of the last message that was to be filtered; None if there was none."""
+        return next((text for text in reversed(self.texts) if text.source == "message"), None)
+
+    @property
+    def context(self) -> str:
+        """What was kept of that message, besides the question."""
+        return self.newest.context if self.newest else ""
+
+    @property
+    def question(self) -> str:
+        """The question of that message."""
+        return self.newest.question if self.newest else ""
+
+    @property
+    def dropped(self) -> tuple[DroppedSpan, ...]:
+        """The parts of that message that are gone."""
+        return self.newest.dropped if self.newest else ()
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """What was wrong with the filter's replies, for all texts."""
+        return tuple(violation for text in self.texts for violation in text.violations)
+
+    @property
+    def fallback(self) -> str | None:
+        """Why a text was left as it was; None if all were filtered that were to be."""
+        return next((text.fallback for text in self.texts if text.fallback), None)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the answer was written from at least one filtered text."""
+        return any(text.filtered for text in self.texts)

@@ -49,16 +49,16 @@ async def astream_answer(message: AIMessage, config: RunnableConfig | None) -> N
         await _asend(pieces_of(message), heard)
 
 
-def stream_piece(piece: AIMessageChunk, config: RunnableConfig | None) -> None:
-    """Send a piece of an answer that is accepted piece by piece; all have the answer's id."""
+def stream_pieces(pieces: Sequence[AIMessageChunk], config: RunnableConfig | None) -> None:
+    """Send pieces of an answer that is accepted piece by piece; all have the answer's id."""
     if heard := _listeners(config):
-        _send([piece], heard)
+        _send(pieces, heard)
 
 
-async def astream_piece(piece: AIMessageChunk, config: RunnableConfig | None) -> None:
-    """Send a piece of an answer that is accepted piece by piece; all have the answer's id."""
+async def astream_pieces(pieces: Sequence[AIMessageChunk], config: RunnableConfig | None) -> None:
+    """Send pieces of an answer that is accepted piece by piece; all have the answer's id."""
     if heard := _listeners(config):
-        await _asend([piece], heard)
+        await _asend(pieces, heard)
 
 
 @overload

@@ -28,7 +28,7 @@ from correction_graphs import (
     build_cac_graph,
     create_cac_graph,
 )
-from correction_graphs.cac import best_round
+from correction_graphs.cac_rules import best_round
 from correction_graphs.errors import (
     CheckerError,
     ConversationError,

@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 
 from correction_graphs import Jury, LLMCritic, Verdict, create_cac_graph, load_template
-from correction_graphs.cac import OnCheckerError, OnUnknown
+from correction_graphs.cac_rules import OnCheckerError, OnUnknown
 from correction_graphs.errors import CheckerError, GenerationError
 
 QUESTION = "What is the capital of Australia?"

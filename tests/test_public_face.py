@@ -14,6 +14,7 @@ import correction_graphs
 
 PUBLIC = [
     "Budget",
+    "CaCMiddleware",
     "CacResult",
     "ChatLlama",
     "ChatRain",
@@ -29,6 +30,7 @@ PUBLIC = [
     "RainResult",
     "RainSettings",
     "Round",
+    "S2AResult",
     "Sequential",
     "Template",
     "Usage",
@@ -38,8 +40,10 @@ PUBLIC = [
     "as_checker",
     "build_cac_graph",
     "build_rain_graph",
+    "build_s2a_graph",
     "create_cac_graph",
     "create_rain_graph",
+    "create_s2a_graph",
     "from_evaluator",
     "from_validator",
     "load_template",

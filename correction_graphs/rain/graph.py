@@ -38,7 +38,7 @@ from correction_graphs.rain.settings import RainSettings
 from correction_graphs.rain.similarity import SimilarityLike
 from correction_graphs.rain.values import ValueLike
 from correction_graphs.results import RainCommit, RainResult
-from correction_graphs.streaming import astream_piece, stream_piece
+from correction_graphs.streaming import astream_pieces, stream_pieces
 
 _KEPT_RUNS = 16
 
@@ -197,12 +197,12 @@ class _Search(Runnable[Any, Any]):
         try:
             while (commit := run.advance()) is not None:
                 if piece := self._committed(run, commit, progress):
-                    stream_piece(piece, config)
+                    stream_pieces([piece], config)
                 if run.ended or input["remaining_steps"] > 1:
                     break
             update, last = self._update(run, progress)
             if last:
-                stream_piece(last, config)
+                stream_pieces([last], config)
         except BaseException as error:  # noqa: BLE001  (raised again)
             raise _given_up(run, error) from error.__cause__
         return update
@@ -213,12 +213,12 @@ class _Search(Runnable[Any, Any]):
         try:
             while (commit := await run.aadvance()) is not None:
                 if piece := self._committed(run, commit, progress):
-                    await astream_piece(piece, config)
+                    await astream_pieces([piece], config)
                 if run.ended or input["remaining_steps"] > 1:
                     break
             update, last = self._update(run, progress)
             if last:
-                await astream_piece(last, config)
+                await astream_pieces([last], config)
         except BaseException as error:  # noqa: BLE001  (raised again)
             raise _given_up(run, error) from error.__cause__
         return update

@@ -31,18 +31,20 @@ class RainSettings(BaseModel):
     Attributes:
         lengths: Tokens of a candidate, by how many token sets stand before it in the reply; the last holds for all
             that follow. A candidate of one token is no sample: these are the likeliest tokens. Paper: "token sets";
-            code: 1, 2, 4, 10. Ours: up to 32.
+            code: 1, 2, 4, 10. Ours: up to 64.
         ends: A candidate ends early where its text ends with one of these. Code: none. Ours: the ends of sentences.
-        min_length: Tokens a candidate has before `ends` apply, so that "1." is no segment of its own. Ours.
+        min_length: Tokens a candidate has before `ends` apply, so that "1." is no segment of its own, and the judge's
+            question is not asked after every few words. Ours: 32.
         candidates: Proposed when a node is expanded: the greedy continuation, and samples. Code: 10. Ours: 1.
         top_k: Samples are drawn from this many of the likeliest tokens. Code: 15.
         temperature: Of the samples, and of the probabilities that become priors. Code: 1 (2 against attacks).
         likelihood: What priors are in proportion to: the "product" of the tokens' probabilities among the `top_k`
             (code), or its geometric mean "per_token" (ours, since segments differ in length).
         max_children: No more candidates are added to a node that has this many. Code: 20. Ours: 12.
-        add: Samples drawn at a time when candidates are added. Paper: 1. Ours: 4, computed as one batch.
+        add: Samples drawn at a time when candidates are added. Paper: 1. Ours: 2, computed as one batch. On a GPU a
+            batch costs little more than one, so take 4 or 8 there, and as many `leaves`.
         add_below: Candidates are added to a node while the best value among its children is below this. Code: 0. Ours:
-            0.5, the value that is accepted.
+            the value that is accepted, 0.
         add_variance: They are added only where the children say nearly the same: the Euclidean norm of the sample
             variance of their embeddings is below this times the candidates' length. Code: 0.03. None: anywhere. Ours.
         exploration: c in the paper's equation 1. Paper: 2.
@@ -58,14 +60,15 @@ class RainSettings(BaseModel):
             are judged as they are (ours).
         pauses: Where a simulation ends. Code: , . ? : ; and a newline.
         leaves: So many leaves are judged together; those in flight count as visited with value -1 meanwhile. Code: 1.
-            Ours: 4.
+            Ours: 2.
         max_iterations: T of the paper: inner iterations for one token set, those inherited with the subtree included.
-            Code: 50. Ours: 16.
-        fresh_iterations: At least so many are run even if more were inherited. Code: 15. Ours: 4.
+            Code: 50. Ours: 8.
+        fresh_iterations: At least so many are run even if more were inherited. Code: 15. Ours: 2.
         min_iterations: So many are run before a token set may be accepted. Code: 1, since it looks after an iteration.
             Ours: 0.
         accept_value: V of the paper. The search for a token set ends as soon as the child that would be committed has a
-            value above this and more than `accept_visits` visits; 1 for never. Code: 0.8. Ours: 0.5.
+            value above this and more than `accept_visits` visits; 1 for never. Code: 0.8. Ours: 0, rather good
+            than bad: small models' soft values stay between -0.4 and 0.4, and hardly ever reach more.
         accept_visits: T_m of the paper. Code: 6. Ours: 0, so the first segment that is good enough is committed.
         commit_by: What is committed: the child with the most "visits" (shared ones included; ties by value), as in
             the paper, or with the best "value" (ties by visits), which is ours: with few visits they say little.
@@ -83,16 +86,16 @@ class RainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lengths: Lengths = (32,)
+    lengths: Lengths = (64,)
     ends: Texts = _SENTENCE_ENDS
-    min_length: int = Field(default=4, ge=1)
+    min_length: int = Field(default=32, ge=1)
     candidates: int = Field(default=1, ge=1, le=256)
     top_k: int = Field(default=15, ge=1, le=1024)
     temperature: float = Field(default=1.0, gt=0, le=100)
     likelihood: Literal["product", "per_token"] = "per_token"
     max_children: int = Field(default=12, ge=1, le=1024)
-    add: int = Field(default=4, ge=1, le=256)
-    add_below: Values = 0.5
+    add: int = Field(default=2, ge=1, le=256)
+    add_below: Values = 0.0
     add_variance: float | None = Field(default=None, gt=0)
     exploration: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     puct: Literal["code", "eq1"] = "eq1"
@@ -102,11 +105,11 @@ class RainSettings(BaseModel):
     gamma: UnitInterval = 0.2
     simulation_tokens: int = Field(default=0, ge=0, le=4096)
     pauses: Texts = _PAUSES
-    leaves: int = Field(default=4, ge=1, le=256)
-    max_iterations: int = Field(default=16, ge=1)
-    fresh_iterations: int = Field(default=4, ge=1)
+    leaves: int = Field(default=2, ge=1, le=256)
+    max_iterations: int = Field(default=8, ge=1)
+    fresh_iterations: int = Field(default=2, ge=1)
     min_iterations: int = Field(default=0, ge=0)
-    accept_value: Values = 0.5
+    accept_value: Values = 0.0
     accept_visits: int = Field(default=0, ge=0)
     commit_by: Literal["visits", "value"] = "value"
     on_bad_value: Literal["raise", "unknown"] = "raise"

@@ -1,0 +1,563 @@
+"""System 2 Attention (S2A): filter → answer as a LangGraph state machine.
+
+`filter` has a model write down again what the user said, without what could sway the answer; `answer` has a model
+answer that, and not what the user said (Weston & Sukhbaatar, "System 2 Attention (is something you might need too)",
+arXiv 2311.11829). The paper has no guard against a filter that loses the question or makes something up; here, what the
+filter writes is compared with the original, and the original is used where it cannot be trusted.
+
+The filtered text never enters `messages` or the token stream. The answer is streamed as the model writes it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, NotRequired, get_args
+from uuid import uuid4
+
+from langchain_core.documents import Document
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableBinding
+from langgraph.cache.base import BaseCache
+from langgraph.channels import EphemeralValue
+from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END, START, StateGraph, add_messages
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.managed import RemainingSteps
+from langgraph.runtime import get_runtime
+from langgraph.store.base import BaseStore
+from langgraph.types import Checkpointer
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
+
+from correction_graphs.budget import Budget
+from correction_graphs.caching import CachedAnswers
+from correction_graphs.checkers.adapters import require_one_argument
+from correction_graphs.errors import ConversationError, CorrectionError, GenerationError, SettingsError
+from correction_graphs.filtering.rewriting import (
+    Asking,
+    Filtering,
+    Mode,
+    Rewrite,
+    Scope,
+    ScopeName,
+    SkipIf,
+    Source,
+    answer_messages,
+    kept_documents,
+)
+from correction_graphs.messages import answer_of, check_conversation
+from correction_graphs.models import AnswerModel, ModelLike
+from correction_graphs.nodes import Aloud, Quietly, emit, expect, let_pass, words
+from correction_graphs.prompts import Template, load_template
+from correction_graphs.results import FilteredText, S2AResult, Usage
+from correction_graphs.streaming import astream_answer, stream_answer
+from correction_graphs.usage import UsageMeter, refusal_in, require_price, shared_budget
+
+OnFilterFailure = Literal["original", "raise"]
+
+
+class FilterError(CorrectionError, RuntimeError):
+    """The filter failed, or what it wrote could not be used, and `on_filter_failure` is "raise".
+
+    Attributes:
+        result: What became of each text until then.
+    """
+
+    def __init__(self, message: str, *, result: S2AResult) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+def create_s2a_graph(
+    model: ModelLike,
+    *,
+    filter_model: ModelLike | None = None,
+    template: str | Template = "unbiased",
+    rewrite: Rewrite = "sections",
+    mode: Mode = "replace",
+    instruct: bool = True,
+    scope: Scope = "last",
+    guards: bool = True,
+    on_filter_failure: OnFilterFailure = "original",
+    skip_if: SkipIf | None = None,
+    budget: Budget | None = None,
+    checkpointer: Checkpointer = None,
+    store: BaseStore | None = None,
+    cache: BaseCache[Any] | None = None,
+    context_schema: type[Any] | None = None,
+    name: str = "s2a",
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    r"""Create a graph that takes opinions or distractions out of a question before it answers.
+
+    A run makes two model calls: one filters, one answers. A reply of the filter that cannot be used costs one more.
+
+    Args:
+        model: Writes the answer: a chat model, a compiled graph over `messages` such as an agent, the path of a GGUF
+            file, or a provider string such as `"openai:gpt-5-mini"`.
+        filter_model: Filters; anything that may be given as `model`, which does it by default.
+        template: Name, path or `Template` with the prompts: `"unbiased"` drops opinions and leading remarks,
+            `"relevant"` drops what has nothing to do with the question; both in Chinese as `"unbiased@zh"` and
+            `"relevant@zh"`.
+        rewrite: What the filter is asked for: `"sections"`, context and question under a label each, or `"single"`, one
+            text without labels.
+        mode: `"replace"`: the answer is written from the filtered text alone. `"keep_original"`: from the original with
+            the filtered text after it, which keeps what the filter may have lost, and a good part of the bias.
+        instruct: Whether the model is also told, in a sentence after the question, how to answer.
+        scope: Which messages of the user are filtered, each by itself: the `"last"` one, those of the whole
+            `"conversation"`, or those for which a function from `HumanMessage` to bool says so. Only their text is:
+            images and the like stay where they are, and so do all other messages.
+        guards: Whether what the filter writes is compared with the original: numbers, names and quotations that are not
+            there, numbers and negations that got lost, a question that is not asked any more. The filter is told once,
+            and may try again.
+        on_filter_failure: What follows when the filter crashed or its second reply cannot be used either: the
+            `"original"` is used, and the result says why, or `"raise"` a `FilterError`.
+        skip_if: What is not filtered at all: None for nothing, `"clean"` for texts in which a cheap test finds nothing
+            to filter (none of the template's `clean.markers`; where it has none, a single sentence), or a function
+            from text to bool.
+        budget: Limits on model calls, tokens, seconds and money, asked before each model call of the run. Where it does
+            not allow filtering, the original is used; where it does not allow the answer, a `GenerationError` is
+            raised.
+        checkpointer: Makes runs durable, and threads continue; see LangGraph.
+        store: LangGraph's long-term store, for models that are graphs.
+        cache: A LangGraph cache. What the models said is kept in it by what they were shown, and is not asked for
+            again; so the earlier messages of a conversation are filtered once.
+        context_schema: Schema of the run-time context, for models that read it.
+        name: Name of the graph, and of its node when it is added to another graph.
+
+    Returns:
+        A compiled graph. Input is `messages`, and `documents` where there are any: a list of LangChain documents that
+        are filtered, too, each by itself and all at once, and shown to the model with the question. Output is
+        `messages`, with one AI message added, and `s2a`, an `S2AResult`.
+
+    Raises:
+        SettingsError: If an argument is not one of those allowed.
+        TemplateError: If the template cannot be loaded or lacks a prompt that these settings use.
+        ModelFileError: If a model is a file that is missing or unusable.
+        MissingExtraError: If a model needs a package that is not installed.
+
+    Example:
+        ```python
+        from correction_graphs.s2a import create_s2a_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        filtered = "Context: none\nQuestion: What is the capital of Australia?"
+        model = ScriptedChatModel([filtered, "Canberra."])
+        graph = create_s2a_graph(model)
+
+        question = "I think it is Sydney. What is the capital of Australia?"
+        out = graph.invoke({"messages": [("user", question)]})
+        assert out["messages"][-1].text == "Canberra."
+        assert out["s2a"].dropped[0].text == "I think it is Sydney."
+        assert "Sydney" not in model.asked[1][0].text
+        ```
+    """
+    builder = build_s2a_graph(
+        model,
+        filter_model=filter_model,
+        template=template,
+        rewrite=rewrite,
+        mode=mode,
+        instruct=instruct,
+        scope=scope,
+        guards=guards,
+        on_filter_failure=on_filter_failure,
+        skip_if=skip_if,
+        budget=budget,
+        context_schema=context_schema,
+        cache=cache,
+    )
+    return builder.compile(checkpointer=checkpointer, store=store, cache=cache, name=name)
+
+
+def build_s2a_graph(
+    model: ModelLike,
+    *,
+    filter_model: ModelLike | None = None,
+    template: str | Template = "unbiased",
+    rewrite: Rewrite = "sections",
+    mode: Mode = "replace",
+    instruct: bool = True,
+    scope: Scope = "last",
+    guards: bool = True,
+    on_filter_failure: OnFilterFailure = "original",
+    skip_if: SkipIf | None = None,
+    budget: Budget | None = None,
+    context_schema: type[Any] | None = None,
+    cache: BaseCache[Any] | None = None,
+) -> StateGraph[Any, Any, Any, Any]:
+    """Build the graph of `create_s2a_graph` without compiling it, to add nodes or compile it otherwise.
+
+    Takes the arguments of `create_s2a_graph` but those for `compile` alone, and raises the same errors.
+    """
+    expect("rewrite", rewrite, get_args(Rewrite))
+    expect("mode", mode, get_args(Mode))
+    expect("instruct", instruct, (True, False))
+    expect("guards", guards, (True, False))
+    expect("on_filter_failure", on_filter_failure, get_args(OnFilterFailure))
+    if callable(scope):
+        require_one_argument("scope", scope, "a HumanMessage")
+    else:
+        expect("scope", scope, get_args(ScopeName), also=", or a function from HumanMessage to bool")
+    if callable(skip_if):
+        require_one_argument("skip_if", skip_if, "a text")
+    else:
+        expect("skip_if", skip_if, (None, "clean"), also=", or a function from text to bool")
+    if budget is not None and not isinstance(budget, Budget):
+        raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
+    if cache is not None and not isinstance(cache, BaseCache):
+        raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")
+    prompts = load_template(template, method="s2a")
+    filtering = Filtering(prompts, rewrite, guards, skip_if)
+    prompts.require(
+        *filtering.roles,
+        *(["answer.keep_original"] if mode == "keep_original" else []),
+        *(["answer.instruction"] if instruct else []),
+    )
+    answerer = AnswerModel(model)
+    filterer = answerer if filter_model is None else AnswerModel(filter_model)
+    require_price(budget, answerer.model, filterer.model)
+    rules = _Rules(filtering, scope, mode, instruct, on_filter_failure, budget, _streams_its_answer(answerer.model))
+
+    answer = _Answer(answerer if cache is None else CachedAnswers(answerer, cache), rules)
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(
+        State, context_schema=context_schema, input_schema=Input, output_schema=Output
+    )
+    graph.add_node("filter", _Filter(filterer if cache is None else CachedAnswers(filterer, cache), rules, answer))
+    graph.add_node("answer", answer)
+    graph.add_edge(START, "filter")
+    graph.add_conditional_edges("filter", _UnlessAnswered(), ["answer", END])
+    graph.add_edge("answer", END)
+    return graph
+
+
+# State
+
+
+class Progress(BaseModel):
+    """What was filtered in this turn.
+
+    Attributes:
+        texts: What became of each text.
+        documents: What the documents say now.
+        usage: What was spent.
+        error: What went wrong in a model, when something did.
+        ended: Whether the answer is out.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: tuple[FilteredText, ...] = ()
+    documents: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    error: str | None = None
+    ended: bool = False
+
+
+class Input(TypedDict):
+    """What an S2A graph takes."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    documents: NotRequired[Annotated[list[Document] | None, EphemeralValue]]
+    """For this turn alone."""
+
+
+class Output(TypedDict):
+    """What an S2A graph returns."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    s2a: NotRequired[S2AResult]
+
+
+class State(Input):
+    """The channels of an S2A graph; those beyond input and output are private."""
+
+    s2a: NotRequired[S2AResult]
+    s2a_progress: NotRequired[Progress]
+    remaining_steps: RemainingSteps
+
+
+# The rules, without a model
+
+
+class _Rules(NamedTuple):
+    filtering: Filtering
+    scope: Scope
+    mode: Mode
+    instruct: bool
+    on_filter_failure: OnFilterFailure
+    budget: Budget | None
+    live: bool
+
+    def meter(self, before: Usage) -> UsageMeter:
+        """Return what counts a step, and asks the budget before each model call in it."""
+        return UsageMeter(self.budget, before, shared_budget(get_runtime().context))
+
+    def sources(self, state: State) -> tuple[Source, ...]:
+        """Return what is to be filtered.
+
+        Raises:
+            ConversationError: If there is nothing to answer, or `documents` holds something else.
+            TemplateError: If there are documents, and the template has no words for them.
+        """
+        check_conversation(state["messages"])
+        documents = state.get("documents") or ()
+        if odd := next((each for each in documents if not isinstance(each, Document)), None):
+            raise ConversationError(f'"documents" holds {odd!r:.200}; give LangChain Documents')
+        if documents:
+            self.filtering.template.require("filter.document", "label.nothing", "answer.documents")
+        return self.filtering.sources(state["messages"], documents, self.scope)
+
+    def result(self, progress: Progress, usage: Usage, *, error: str | None = None) -> S2AResult:
+        """Tell the story so far."""
+        return S2AResult(
+            texts=progress.texts,
+            usage=progress.usage + usage,
+            template=self.filtering.template.info,
+            error=error or progress.error,
+        )
+
+    def after_filter(
+        self, state: State, sources: Sequence[Source], outcomes: Sequence[FilteredText | BaseException], usage: Usage
+    ) -> dict[str, Any]:
+        """Return the update of `filter`.
+
+        Raises:
+            FilterError: If the filter failed, and the policy is to raise.
+        """
+        texts: list[FilteredText] = []
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for source, outcome in zip(sources, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                told = str(refusal_in(outcome) or f"the filter failed: {words(outcome)}")
+                texts.append(FilteredText(source=source.kind, index=source.place, fallback=told))
+            else:
+                texts.append(outcome)
+        for text in texts:
+            emit("s2a.filtered", **text.model_dump(mode="json"))
+        documents = kept_documents(state.get("documents") or (), texts)
+        error = words(failures[0]) if failures else None
+        progress = Progress(texts=tuple(texts), documents=tuple(documents), usage=usage, error=error)
+        fallback = next((text.fallback for text in texts if text.fallback), None)
+        if fallback and self.on_filter_failure == "raise":
+            raise FilterError(
+                f"{fallback}. What the other texts became is in `.result.texts`; "
+                "`on_filter_failure='original'` goes on with the text as it was",
+                result=self.result(progress, Usage(), error=error or fallback),
+            ) from (failures[0] if failures else None)
+        return {"s2a_progress": progress}
+
+    def asked(self, state: State) -> list[AnyMessage]:
+        """Return what is answered."""
+        progress = state["s2a_progress"]
+        return answer_messages(
+            state["messages"],
+            progress.texts,
+            progress.documents,
+            self.filtering.template,
+            mode=self.mode,
+            instruct=self.instruct,
+        )
+
+
+def _streams_its_answer(model: Runnable[Any, Any]) -> bool:
+    """Whether all that a model writes is its answer: not so in agents and chains, which may write several things."""
+    if type(model) is RunnableBinding:
+        return _streams_its_answer(model.bound)
+    return isinstance(model, BaseChatModel)
+
+
+# Nodes
+
+
+class _Node(Runnable[Any, Any]):
+    """A node: a step in two ways of calling models."""
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        return self.step(input, config)
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
+        return await self.astep(input, config)
+
+    @abstractmethod
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        """Return the node's update."""
+
+    @abstractmethod
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        """Return the node's update."""
+
+
+class _Filter(_Node):
+    """Node `filter`: texts are written down again without what is not wanted, all at once.
+
+    Under a recursion limit of one step it answers as well.
+    """
+
+    def __init__(self, model: Runnable[Any, AIMessage], rules: _Rules, answer: _Answer) -> None:
+        self.name = "filter"
+        self._each = _FilterEach(model, rules.filtering)
+        self._rules = rules
+        self._answer = answer
+
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        sources, meter = self._rules.sources(state), self._rules.meter(Usage())
+        try:
+            with Quietly(config, meter) as inner:
+                outcomes = self._each.batch(list(sources), inner, return_exceptions=True)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            self._failed(meter, error)
+        update = self._read(state, sources, outcomes, meter)
+        if state["remaining_steps"] <= 1:
+            update |= self._answer.step({**state, **update}, config)  # type: ignore[typeddict-item]
+        return update
+
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        sources, meter = self._rules.sources(state), self._rules.meter(Usage())
+        try:
+            with Quietly(config, meter) as inner:
+                outcomes = await self._each.abatch(list(sources), inner, return_exceptions=True)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            self._failed(meter, error)
+        update = self._read(state, sources, outcomes, meter)
+        if state["remaining_steps"] <= 1:
+            update |= await self._answer.astep({**state, **update}, config)  # type: ignore[typeddict-item]
+        return update
+
+    def _read(
+        self, state: State, sources: Sequence[Source], outcomes: Sequence[Any], meter: UsageMeter
+    ) -> dict[str, Any]:
+        for outcome in outcomes:
+            if isinstance(outcome, GraphBubbleUp):
+                raise outcome
+        return self._rules.after_filter(state, sources, outcomes, meter.usage)
+
+    def _failed(self, meter: UsageMeter, error: BaseException) -> NoReturn:
+        let_pass(error, self._rules.result(Progress(), meter.usage, error=words(error)))
+        raise error
+
+
+class _FilterEach(Runnable[Source, FilteredText]):
+    """Filters one text."""
+
+    def __init__(self, model: Runnable[Any, AIMessage], filtering: Filtering) -> None:
+        self.name = "filter_each"
+        self._model = model
+        self._filtering = filtering
+
+    def invoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
+        if self._filtering.skips(input):
+            return _skipped(input)
+        steps = self._filtering.filter(input)
+        asking = next(steps)
+        while True:
+            reply = self._model.invoke(asking.messages, config)
+            try:
+                asking = _again(input, steps.send(reply))
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+
+    async def ainvoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
+        if self._filtering.skips(input):
+            return _skipped(input)
+        steps = self._filtering.filter(input)
+        asking = next(steps)
+        while True:
+            reply = await self._model.ainvoke(asking.messages, config)
+            try:
+                asking = _again(input, steps.send(reply))
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+
+
+def _again(source: Source, asking: Asking) -> Asking:
+    """Tell of a reply that was rejected."""
+    emit(
+        "s2a.rejected",
+        source=source.kind,
+        index=source.place,
+        attempt=asking.rejected[0].attempt,
+        violations=[violation.model_dump(mode="json") for violation in asking.rejected],
+    )
+    return asking
+
+
+def _skipped(source: Source) -> FilteredText:
+    return FilteredText(source=source.kind, index=source.place, skipped=True)
+
+
+class _Answer(_Node):
+    """Node `answer`: the model answers what the filter left."""
+
+    def __init__(self, model: Runnable[Any, AIMessage], rules: _Rules) -> None:
+        self.name = "answer"
+        self._model = model
+        self._rules = rules
+
+    def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        meter = self._rules.meter(state["s2a_progress"].usage)
+        try:
+            meter.check_budget()
+            with self._hearing(config, meter) as inner:
+                reply = self._model.invoke(self._rules.asked(state), inner)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            self._failed(state, meter, error)
+        update = self._read(state, reply, meter)
+        if not self._was_heard(meter):
+            stream_answer(update["messages"][0], config)
+        return update
+
+    async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
+        meter = self._rules.meter(state["s2a_progress"].usage)
+        try:
+            meter.check_budget()
+            with self._hearing(config, meter) as inner:
+                reply = await self._model.ainvoke(self._rules.asked(state), inner)
+        except BaseException as error:  # noqa: BLE001  (raised again there)
+            self._failed(state, meter, error)
+        update = self._read(state, reply, meter)
+        if not self._was_heard(meter):
+            await astream_answer(update["messages"][0], config)
+        return update
+
+    def _hearing(self, config: RunnableConfig | None, meter: UsageMeter) -> Quietly:
+        return Aloud(config, meter) if self._rules.live else Quietly(config, meter)
+
+    def _was_heard(self, meter: UsageMeter) -> bool:
+        """Whether the answer is in the token stream already: not if it came out of the cache."""
+        return self._rules.live and meter.usage.model_calls > 0
+
+    def _read(self, state: State, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
+        if any(message.id == reply.id for message in state["messages"]):  # it would replace that message
+            reply = reply.model_copy(update={"id": str(uuid4())})
+        result = self._rules.result(state["s2a_progress"], meter.usage)
+        emit(
+            "s2a.end",
+            filtered=result.filtered,
+            fallback=result.fallback,
+            answer=answer_of(reply),
+            usage=result.usage.model_dump(),
+        )
+        return {"messages": [reply], "s2a": result, "s2a_progress": Progress(ended=True)}
+
+    def _failed(self, state: State, meter: UsageMeter, error: BaseException) -> NoReturn:
+        result = self._rules.result(state["s2a_progress"], meter.usage, error=words(error))
+        let_pass(error, result)
+        raise GenerationError(
+            f"the model failed: {words(error)}. What it was to answer is in `.result`",
+            result=result,  # type: ignore[arg-type]
+        ) from error
+
+
+class _UnlessAnswered(Runnable[Any, str]):
+    """Edge to `answer`, unless it is out; no plain function, which LangGraph would send to a thread when awaited."""
+
+    name = "unless_answered"
+
+    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002, ARG002
+        return END if input["s2a_progress"].ended else "answer"
+
+    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
+        return self.invoke(input, config)
