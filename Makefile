@@ -19,7 +19,7 @@ RUN := .venv/bin/python -m
 .PHONY: help demo test lint bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed-demo ## watch a small local model's answer being checked and corrected
 	@.venv/bin/correction-graphs demo
@@ -31,6 +31,9 @@ lint: .venv/.installed-dev ## check style, format and types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+bench-rain: .venv/.installed-dev ## measure the RAIN search on a small local model (10 minutes or more)
+	LANGSMITH_TRACING=false .venv/bin/python benchmarks/rain.py $(BENCH_ARGS)
 
 bench: .venv/.installed-dev ## run every benchmark; the last line of each is one JSON document
 	@set -- benchmarks/bench_*.py; \

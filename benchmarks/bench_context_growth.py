@@ -157,9 +157,7 @@ def grow(chat: ChatLlama, strategy: Any, options: argparse.Namespace) -> dict[st
 
 def ask_all(chat: ChatLlama, bank: DemonstrationBank) -> list[dict[str, int]]:
     """Return what each of several questions costs with the demonstrations in front: one answer, which passes."""
-    graph = create_cac_graph(
-        chat.bind(max_tokens=1), checker=lambda _: True, template="correctness", strategy=bank
-    )
+    graph = create_cac_graph(chat.bind(max_tokens=1), checker=lambda _: True, template="correctness", strategy=bank)
     results = [graph.invoke({"messages": [("user", question)]})["cac"] for question in QUESTIONS]
     return [{"prompt": result.usage.input_tokens, "cached": result.usage.cached_tokens} for result in results]
 

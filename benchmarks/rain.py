@@ -20,6 +20,7 @@ import argparse
 import gc
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -454,14 +455,14 @@ def arbitrary(text: str) -> float:
 def samples(
     backend: LlamaCppBackend, messages: Messages, settings: RainSettings, budget: int, *, seed: int
 ) -> list[str]:
-    """Return the greedy reply and samples, eight at a time, until at least `budget` tokens were forwarded."""
+    """Return the greedy reply and samples, up to eight at a time, until at least `budget` tokens were forwarded."""
     prompt = backend.chat_tokens(messages)
     rng = np.random.default_rng(seed)
     began = backend.forwarded_tokens
     texts: list[str] = []
     root = backend.open(prompt)
-    while backend.forwarded_tokens - began < budget or len(texts) < 2:
-        branches = [backend.fork(root) for _ in range(8)]
+    while (left := budget - backend.forwarded_tokens + began) > 0 or len(texts) < 2:
+        branches = [backend.fork(root) for _ in range(min(8, max(2, math.ceil(left / settings.max_new_tokens))))]
         greedy = branches[0] if not texts else None
         writing = list(branches)
         while writing:
@@ -485,62 +486,54 @@ def samples(
 
 def controls(machine: Machine) -> dict[str, Any]:
     """Compare the search with best-of-n, which may forward as many tokens, and with values that mean nothing."""
-    settings = RainSettings(max_new_tokens=40, max_iterations=8, fresh_iterations=2)
+    short = {"lengths": (8,), "min_length": 8, "max_iterations": 8}
+    cases = {"default": RainSettings(max_new_tokens=40), "segments of 8": RainSettings(max_new_tokens=40, **short)}
     questions = [f"{opening} {subject}." for opening in OPENINGS for subject in SUBJECTS][
         : 6 if machine.quick else None
     ]
     judge, noise = as_value_function(long_words), as_value_function(arbitrary)
-    names = ("rain", "best_of_n", "sample", "greedy", "rain_random")
-    values: dict[str, list[float]] = {name: [] for name in names}
-    spent: dict[str, list[int]] = {"rain": [], "best_of_n": [], "n": [], "rain_random": []}
-    for number, question in enumerate(questions):
-        backend = machine.load()
-        found = search(backend, ask(question), judge, settings)
-        before = backend.forwarded_tokens
-        drawn = samples(backend, ask(question), settings, found.forwarded, seed=number)
-        spent["best_of_n"].append(backend.forwarded_tokens - before)
-        # Which text wins is known by then, so it is judged without the reply's last, half-written word no more than the
-        # others: all are judged as they are.
-        random = search(backend, ask(question), noise, settings)
-        backend.close()
-        spent["rain"].append(found.forwarded)
-        spent["rain_random"].append(random.forwarded)
-        spent["n"].append(len(drawn))
-        for name, value in zip(
-            names,
-            (
-                long_words(found.text),
-                max(map(long_words, drawn)),
-                long_words(drawn[1]),
-                long_words(drawn[0]),
-                long_words(random.text),
-            ),
-            strict=True,
-        ):
-            values[name].append(value)
-    means = {name: round(statistics.mean(values[name]), 4) for name in names}
-    differences = {
-        "rain_minus_best_of_n": paired(values["rain"], values["best_of_n"]),
-        "rain_minus_sample": paired(values["rain"], values["sample"]),
-        "rain_minus_greedy": paired(values["rain"], values["greedy"]),
-        "random_minus_sample": paired(values["rain_random"], values["sample"]),
-        "random_minus_greedy": paired(values["rain_random"], values["greedy"]),
-    }
+    result: dict[str, Any] = {"n": len(questions), "max_new_tokens": 40}
     print(f"d. share of long words, -1 to 1; n = {len(questions)} prompts")
-    for name in names:
-        tokens = f"{statistics.mean(spent[name]):>8.0f} tokens" if name in spent else ""
-        print(f"   {name:<24}{means[name]:>8.3f}{tokens}")
-    for name, difference in differences.items():
-        low, high = difference["interval95"]
-        print(f"   {name:<24}{difference['mean']:>+8.3f} [{low:+.3f}, {high:+.3f}]")
-    print(f"   n of best-of-n: {spread(spent['n'])}")
-    return {
-        "n": len(questions),
-        "max_new_tokens": settings.max_new_tokens,
-        "means": means,
-        "differences": differences,
-        "tokens": {name: round(statistics.mean(numbers), 1) for name, numbers in spent.items()},
-    }
+    for case, settings in cases.items():
+        values: dict[str, list[float]] = {name: [] for name in ("rain", "best_of_n", "samples", "greedy", "random")}
+        spent: dict[str, list[int]] = {"rain": [], "best_of_n": [], "random": []}
+        drawn: list[int] = []
+        for number, question in enumerate(questions):
+            backend = machine.load()
+            found = search(backend, ask(question), judge, settings)
+            before = backend.forwarded_tokens
+            texts = samples(backend, ask(question), settings, found.forwarded, seed=number)
+            spent["best_of_n"].append(backend.forwarded_tokens - before)
+            random = search(backend, ask(question), noise, settings)
+            backend.close()
+            spent["rain"].append(found.forwarded)
+            spent["random"].append(random.forwarded)
+            drawn.append(len(texts))
+            each = list(map(long_words, texts))
+            values["rain"].append(long_words(found.text))
+            values["best_of_n"].append(max(each))
+            values["samples"].append(statistics.mean(each[1:]))
+            values["greedy"].append(each[0])
+            values["random"].append(long_words(random.text))
+        means = {name: round(statistics.mean(numbers), 4) for name, numbers in values.items()}
+        differences = {
+            f"{one} minus {other}": paired(values[one], values[other])
+            for one in ("rain", "random")
+            for other in ("best_of_n", "samples", "greedy")
+        }
+        for name, mean in means.items():
+            tokens = f"{statistics.mean(spent[name]):>8.0f} tokens" if name in spent else ""
+            print(f"   {case:<16}{name:<24}{mean:>8.3f}{tokens}")
+        for name, difference in differences.items():
+            low, high = difference["interval95"]
+            print(f"   {case:<16}{name:<24}{difference['mean']:>+8.3f} [{low:+.3f}, {high:+.3f}]")
+        result[case] = {
+            "means": means,
+            "differences": differences,
+            "tokens": {name: round(statistics.mean(numbers), 1) for name, numbers in spent.items()},
+            "n_of_best_of_n": spread(drawn),
+        }
+    return result
 
 
 # e
@@ -589,7 +582,7 @@ def in_a_row(machine: Machine) -> dict[str, Any]:
 
 DEPARTURES: dict[str, dict[str, Any]] = {
     "RainSettings()": {},
-    "no early acceptance": {"accept_value": 0.8, "accept_visits": 6},
+    "no early acceptance": {"accept_value": 1},
     "ten candidates at once": {"candidates": 10},
     "token sets of 1, 2, 4, 10, simulated": {"lengths": (1, 2, 4, 10), "ends": (), "min_length": 1}
     | {"simulation_tokens": 64, "likelihood": "product"},
@@ -603,10 +596,10 @@ DEPARTURES: dict[str, dict[str, Any]] = {
 def departures(machine: Machine) -> dict[str, Any]:
     """Take each departure of the defaults from the published algorithm back, one at a time."""
     judge, similarity = SelfEvaluation(), as_similarity("trigrams")
-    short = {"max_new_tokens": 32}
+    short = {"max_new_tokens": 48}
     cases = {name: RainSettings(**short, **changes) for name, changes in DEPARTURES.items()}
-    cases["paper()"] = RainSettings.paper(**short)
-    prompts = PROMPTS[1 : 3 if machine.quick else 7]
+    cases["paper(), 12 iterations at most"] = RainSettings.paper(max_iterations=12, fresh_iterations=12, **short)
+    prompts = PROMPTS[1 : 3 if machine.quick else 5]
     rows: dict[str, Any] = {}
     print(
         f"f. departures, n = {len(prompts)} prompts      tokens/reply token  iterations  seconds   value of the reply"
@@ -671,8 +664,10 @@ def verdicts(parts: dict[str, Any]) -> dict[str, bool]:
         met["ratio_accepted"] = c["accepted"]["ratio"]["median"] <= TARGETS["ratio_accepted"]
         met["ratio_default"] = c["default"]["ratio"]["median"] <= TARGETS["ratio_default"]
     if d := parts.get("d"):
-        met["search_beats_best_of_n"] = d["differences"]["rain_minus_best_of_n"]["interval95"][0] > 0
-        met["random_values_gain_nothing"] = d["differences"]["random_minus_sample"]["interval95"][0] <= 0
+        for case in ("default", "segments of 8"):
+            differences = d[case]["differences"]
+            met[f"search_beats_best_of_n, {case}"] = differences["rain minus best_of_n"]["interval95"][0] > 0
+            met[f"random_values_gain_nothing, {case}"] = differences["random minus greedy"]["interval95"][0] <= 0
     if e := parts.get("e"):
         met["memory_growth"] = e["growth_from_20"] < TARGETS["memory_growth"]
         met["branches_returned"] = e["live_branches"] == 0
@@ -696,7 +691,12 @@ def main() -> None:
     for name in wanted:
         began, load = time.perf_counter(), os.getloadavg()[0]
         part = PARTS[name](machine)
-        parts[name] = {**part, "seconds": round(time.perf_counter() - began, 1), "load_before": round(load, 2)}
+        parts[name] = {
+            **part,
+            "threads": options.threads,
+            "seconds": round(time.perf_counter() - began, 1),
+            "load_before": round(load, 2),
+        }
         print(f"   ({parts[name]['seconds']:.0f} s; load of the machine before: {load:.1f})", flush=True)
     met = verdicts(parts)
     for name, ok in met.items():

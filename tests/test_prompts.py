@@ -547,7 +547,13 @@ def test_a_value_changes_nothing_but_its_own_slot(critique: str, question: str, 
 @given(critique=some_text, question=some_text)
 @pytest.mark.parametrize("shipped", SHIPPED, ids=str)
 def test_shipped_prompts_are_filled_literally(shipped: Template, critique: str, question: str) -> None:
-    values = {"critique": critique, "question": question, "documents": f"{question}{critique}", "answer": "{answer}", "answers": critique}
+    values = {
+        "critique": critique,
+        "question": question,
+        "documents": f"{question}{critique}",
+        "answer": "{answer}",
+        "answers": critique,
+    }
     for role, text in shipped.prompts.items():
         used = {slot: values[slot] for slot in shipped.slots[role]}
         pieces = re.split(r"\{(\w+)\}", text)  # texts and slots in turn

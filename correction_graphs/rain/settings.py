@@ -62,7 +62,7 @@ class RainSettings(BaseModel):
         leaves: So many leaves are judged together; those in flight count as visited with value -1 meanwhile. Code: 1.
             Ours: 2.
         max_iterations: T of the paper: inner iterations for one token set, those inherited with the subtree included.
-            Code: 50. Ours: 8.
+            Code: 50. Ours: 6.
         fresh_iterations: At least so many are run even if more were inherited. Code: 15. Ours: 2.
         min_iterations: So many are run before a token set may be accepted. Code: 1, since it looks after an iteration.
             Ours: 0.
@@ -106,7 +106,7 @@ class RainSettings(BaseModel):
     simulation_tokens: int = Field(default=0, ge=0, le=4096)
     pauses: Texts = _PAUSES
     leaves: int = Field(default=2, ge=1, le=256)
-    max_iterations: int = Field(default=8, ge=1)
+    max_iterations: int = Field(default=6, ge=1)
     fresh_iterations: int = Field(default=2, ge=1)
     min_iterations: int = Field(default=0, ge=0)
     accept_value: Values = 0.0

@@ -497,7 +497,10 @@ async def test_the_loop_goes_on_with_what_the_jury_said_and_counts_its_calls(mod
     assert [each.passed for each in result.rounds[0].verdict.votes] == [False, False, True]
     assert result.usage.model_calls == 2 + 6
     assert [done.usage.model_calls for done in result.rounds] == [4, 4]
-    said = [reply for judge_ in judges for reply in judge_.judge.model.model.replies] + ["The nurse.", "It is not said."]
+    said = [reply for judge_ in judges for reply in judge_.judge.model.model.replies] + [
+        "The nurse.",
+        "It is not said.",
+    ]
     assert result.usage.output_tokens == sum(len(reply.split()) for reply in said)
 
 

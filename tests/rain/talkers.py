@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from correction_graphs.backends.base import RewindableBackend
+from correction_graphs.rain.settings import RainSettings
 from correction_graphs.testing import ToyBackend
 
 END = ToyBackend.END
@@ -75,3 +76,18 @@ def watchdog(seconds: float = 60) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def small(**changes: Any) -> RainSettings:
+    """Settings for small texts; the defaults are tuned for a real model's, and change."""
+    constants = {
+        "lengths": (32,),
+        "min_length": 4,
+        "add": 4,
+        "add_below": 0.5,
+        "leaves": 4,
+        "max_iterations": 16,
+        "fresh_iterations": 4,
+        "accept_value": 0.5,
+    }
+    return RainSettings(**{**constants, **changes})

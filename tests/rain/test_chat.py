@@ -21,7 +21,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
-from talkers import choosing, liking, open_branches, variety, watchdog
+from talkers import choosing, liking, open_branches, small, variety, watchdog
 
 from correction_graphs import Verdict
 from correction_graphs.backends.llama_cpp import LlamaCppBackend
@@ -39,10 +39,10 @@ from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.settings import RainSettings
 from correction_graphs.testing import ToyBackend
 
-SEARCH = RainSettings(max_new_tokens=24, lengths=(6,), candidates=2, max_iterations=6)
+SEARCH = small(max_new_tokens=24, lengths=(6,), candidates=2, max_iterations=6)
 """A search that rewinds, on models that say anything."""
 
-TINY = RainSettings(max_new_tokens=12, lengths=(4,), candidates=2, max_iterations=6)
+TINY = small(max_new_tokens=12, lengths=(4,), candidates=2, max_iterations=6)
 
 
 GOOD = liking("good")
@@ -57,7 +57,7 @@ def ending(message: AIMessage) -> str:
 
 
 def says(*texts: str, judge: Any = GOOD, settings: RainSettings | None = None, **others: Any) -> ChatRain:
-    return ChatRain(backend=choosing(*texts), judge=judge, settings=settings or RainSettings(), **others)
+    return ChatRain(backend=choosing(*texts), judge=judge, settings=settings or small(), **others)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ async def test_answers_of_a_llama_are_the_same_in_every_way(tiny: ChatRain) -> N
 
 @pytest.mark.gguf
 def test_smollm2_judges_itself(smollm2_path: Path) -> None:
-    settings = RainSettings(max_new_tokens=16, lengths=(8,), max_iterations=2, fresh_iterations=1, leaves=1, add=1)
+    settings = small(max_new_tokens=16, lengths=(8,), max_iterations=2, fresh_iterations=1, leaves=1, add=1)
     model = ChatRain.from_gguf(
         smollm2_path, n_ctx=2048, n_sequences=16, n_threads=1, judge="harmless", settings=settings
     )
@@ -261,13 +261,13 @@ def test_more_sequences_than_llama_cpp_takes_are_refused(tiny_path: Path, n_sequ
 
 
 def test_settings_of_one_call_do_not_stay() -> None:
-    model = says("It is good, and long.", settings=RainSettings(lengths=(4,)))
+    model = says("It is good, and long.", settings=small(lengths=(4,)))
     whole = model.invoke("hi")
 
     short = model.invoke("hi", max_tokens=5)
 
     assert (short.text, ending(short)) == ("It is", "length")
-    assert model.invoke("hi", settings=RainSettings(max_new_tokens=2)).text == "It"
+    assert model.invoke("hi", settings=small(max_new_tokens=2)).text == "It"
     assert model.invoke("hi").text == whole.text == "It is good, and long."
 
 
@@ -314,7 +314,7 @@ def test_identity_names_the_settings_and_hides_the_key() -> None:
 )
 async def test_stop_texts_end_the_answer_and_are_not_shown(length: int, stop: Any, text: str, reason: str) -> None:
     """However they lie across token sets; and what was streamed is never taken back."""
-    settings = RainSettings(lengths=(length,), ends=("~",), accept_value=-0.5)  # takes an empty reply, too
+    settings = small(lengths=(length,), ends=("~",), accept_value=-0.5)  # takes an empty reply, too
     always = {"judge": lambda text: 1.0, "settings": settings}
     replies = await four_ways(says("one END two ENx", **always), "hi", stop=stop)
     if not isinstance(stop, str):
@@ -325,7 +325,7 @@ async def test_stop_texts_end_the_answer_and_are_not_shown(length: int, stop: An
 
 
 def test_stop_texts_come_on_top_of_those_of_the_settings() -> None:
-    model = says("one two three", judge=lambda text: 1.0, settings=RainSettings(stop=("three",)))
+    model = says("one two three", judge=lambda text: 1.0, settings=small(stop=("three",)))
 
     assert model.invoke("hi").text == "one two "
     assert model.invoke("hi", stop=["two"]).text == "one "
@@ -333,7 +333,7 @@ def test_stop_texts_come_on_top_of_those_of_the_settings() -> None:
 
 
 def test_a_stop_text_in_a_rejected_branch_ends_nothing() -> None:
-    model = says("bad END", "bad enough, but good.", settings=RainSettings(lengths=(8,), ends=("~",)))
+    model = says("bad END", "bad enough, but good.", settings=small(lengths=(8,), ends=("~",)))
 
     reply = model.invoke("hi", stop=["END"])
 
@@ -342,7 +342,7 @@ def test_a_stop_text_in_a_rejected_branch_ends_nothing() -> None:
 
 
 def test_an_end_token_in_a_rewound_branch_ends_nothing() -> None:
-    model = says("No.", "No. But it is good to ask, and I say yes.", settings=RainSettings(lengths=(12,), ends=("~",)))
+    model = says("No.", "No. But it is good to ask, and I say yes.", settings=small(lengths=(12,), ends=("~",)))
 
     reply = model.invoke("hi")
 
@@ -353,7 +353,7 @@ def test_an_end_token_in_a_rewound_branch_ends_nothing() -> None:
 def test_a_full_context_cuts_the_answer_off() -> None:
     backend = choosing("x" * 400, n_ctx=64)
 
-    reply = ChatRain(backend=backend, judge=lambda text: 1.0, max_tokens=None).invoke("hi")
+    reply = ChatRain(backend=backend, judge=lambda text: 1.0, settings=small(), max_tokens=None).invoke("hi")
 
     assert ending(reply) == "length"
     assert rain_of(reply)["stop_reason"] == "context"
@@ -363,7 +363,7 @@ def test_a_full_context_cuts_the_answer_off() -> None:
 
 async def test_a_timeout_gives_the_best_text_so_far() -> None:
     backend = choosing("x" * 800, seconds_a_row=0.005)
-    model = ChatRain(backend=backend, judge=lambda text: 0.0, settings=RainSettings(lengths=(4,)), timeout=0.3)
+    model = ChatRain(backend=backend, judge=lambda text: 0.0, settings=small(lengths=(4,)), timeout=0.3)
 
     for reply in (model.invoke("hi"), await model.ainvoke("hi")):
         assert ending(reply) == "timeout"
@@ -376,7 +376,7 @@ async def test_a_timeout_gives_the_best_text_so_far() -> None:
 def test_a_deadline_in_the_first_search_still_gives_a_text() -> None:
     backend = choosing("x" * 800, seconds_a_row=0.005)
 
-    reply = ChatRain(backend=backend, judge=lambda text: 0.0, timeout=1e-6).invoke("hi")
+    reply = ChatRain(backend=backend, judge=lambda text: 0.0, settings=small(), timeout=1e-6).invoke("hi")
 
     assert reply.text == "x" * 32
     assert ending(reply) == "timeout"
@@ -384,7 +384,7 @@ def test_a_deadline_in_the_first_search_still_gives_a_text() -> None:
 
 @pytest.mark.parametrize("text", ["Grüße, 你好, नमस्ते.", "👩🏽‍🚀🎉 yes", "a\r\n\tb", " leading and trailing "])
 async def test_characters_across_token_sets_come_out_whole(text: str) -> None:
-    model = says(text, judge=lambda text: 1.0, settings=RainSettings(lengths=(3,), ends=("~",)))
+    model = says(text, judge=lambda text: 1.0, settings=small(lengths=(3,), ends=("~",)))
 
     pieces = [piece.text for piece in model.stream("hi")]
 
@@ -530,7 +530,7 @@ def test_a_bad_value_counts_as_unknown_where_that_is_wanted() -> None:
     judge = RunnableLambda(lambda text: math.nan)
 
     with pytest.raises(SearchError, match="not-a-number"):
-        says("Hello.", judge=judge, settings=RainSettings(on_bad_value="raise")).invoke("hi")
+        says("Hello.", judge=judge, settings=small(on_bad_value="raise")).invoke("hi")
 
 
 def test_a_judge_that_interrupts_leaves_the_model_usable() -> None:
@@ -552,7 +552,7 @@ def test_a_context_that_is_too_small_is_told_with_the_three_numbers() -> None:
     backend = ToyBackend(n_ctx=100, n_sequences=64)
     prompt = len(backend.chat_tokens([{"role": "user", "content": "x" * 80}]))
     with pytest.raises(ContextLengthError) as caught:
-        ChatRain(backend=backend, judge=variety, settings=RainSettings(lengths=(8,))).invoke("x" * 80)
+        ChatRain(backend=backend, judge=variety, settings=small(lengths=(8,))).invoke("x" * 80)
     for number in (prompt, 8, 100):
         assert str(number) in str(caught.value)
     assert "n_ctx" in str(caught.value)
@@ -565,7 +565,7 @@ async def test_a_context_too_small_for_the_judge_is_told_with_the_three_numbers(
         model = ChatRain(backend=backend, judge="harmless")
         prompt = len(backend.chat_tokens([{"role": "user", "content": "hi"}]))
         numbers = (
-            rf" {prompt} tokens for the prompt, \d{{4}} for the judge's own, and 32 for a token set .* 512;.* `n_ctx`"
+            rf" {prompt} tokens for the prompt, \d{{4}} for the judge's own, and 64 for a token set .* 512;.* `n_ctx`"
         )
         with pytest.raises(ContextLengthError, match=numbers):
             model.invoke("hi")

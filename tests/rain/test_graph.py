@@ -18,7 +18,7 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from talkers import choosing, liking, open_branches, variety, watchdog
+from talkers import choosing, liking, open_branches, small, variety, watchdog
 
 from correction_graphs import ChatLlama, Verdict, create_cac_graph
 from correction_graphs.backends.llama_cpp import LlamaCppBackend
@@ -27,14 +27,21 @@ from correction_graphs.errors import ConversationError, ModelFileError, SearchEr
 from correction_graphs.events import RainEvent
 from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.graph import build_rain_graph, create_rain_graph
-from correction_graphs.rain.settings import RainSettings
 from correction_graphs.results import RainResult
 from correction_graphs.streaming import final_only
 from correction_graphs.testing import ScriptedChatModel, ToyBackend
 
 ASK = {"messages": [HumanMessage("hi", id="question")]}
 THREAD = {"configurable": {"thread_id": "1"}}
-SEARCH = RainSettings(max_new_tokens=40, lengths=(5,), candidates=2, max_iterations=6)
+
+
+def rain(model: Any, **arguments: Any) -> Any:
+    """Create a graph, by default with settings for small texts."""
+    chosen = {} if isinstance(model, ChatRain) else {"settings": small()}
+    return create_rain_graph(model, **{**chosen, **arguments})
+
+
+SEARCH = small(max_new_tokens=40, lengths=(5,), candidates=2, max_iterations=6)
 LONG = "It is good. It is so good. It is too good. Yes."
 
 
@@ -44,7 +51,7 @@ def toy(**settings: Any) -> ToyBackend:
 
 def talking(text: str = LONG, **settings: Any) -> Any:
     """A graph that says `text`, a sentence a step."""
-    return create_rain_graph(choosing("It is bad.", text), judge=liking("good"), **settings)
+    return rain(choosing("It is bad.", text), judge=liking("good"), **settings)
 
 
 def plain(result: RainResult) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def rained(out: dict[str, Any]) -> RainResult:
 
 
 async def test_every_way_of_asking_agrees() -> None:
-    graph = create_rain_graph(toy(), judge=variety, settings=SEARCH)
+    graph = rain(toy(), judge=variety, settings=SEARCH)
     outs = [
         graph.invoke(ASK),
         await graph.ainvoke(ASK),
@@ -82,7 +89,7 @@ async def test_every_way_of_asking_agrees() -> None:
 
 def test_it_returns_one_message_and_the_story_of_it() -> None:
     backend = choosing("It is bad.", LONG)
-    out = create_rain_graph(backend, judge=liking("good")).invoke(ASK)
+    out = rain(backend, judge=liking("good")).invoke(ASK)
 
     question, answer = out["messages"]
     assert question == ASK["messages"][0]
@@ -99,7 +106,7 @@ def test_it_returns_one_message_and_the_story_of_it() -> None:
 
 def test_it_says_what_the_chat_model_says() -> None:
     chat = ChatRain(backend=toy(), judge=variety, settings=SEARCH)
-    assert create_rain_graph(chat).invoke(ASK)["messages"][-1].text == chat.invoke("hi").text
+    assert rain(chat).invoke(ASK)["messages"][-1].text == chat.invoke("hi").text
 
 
 @pytest.mark.parametrize("kind", ["backend", "ChatLlama", "ChatRain"])
@@ -110,12 +117,12 @@ def test_any_local_model_will_do(kind: str) -> None:
         "ChatLlama": ChatLlama(backend=backend),
         "ChatRain": ChatRain(backend=backend, judge=lambda text: -1.0, stop=["never"]),
     }[kind]
-    assert create_rain_graph(model, judge=liking("good")).invoke(ASK)["messages"][-1].text == LONG
+    assert rain(model, judge=liking("good")).invoke(ASK)["messages"][-1].text == LONG
 
 
 def test_stop_texts_of_the_chat_model_hold() -> None:
     chat = ChatRain(backend=choosing(LONG), judge=lambda text: 1.0, stop=["so", ""])
-    assert create_rain_graph(chat).invoke(ASK)["messages"][-1].text == "It is good. It is "
+    assert rain(chat).invoke(ASK)["messages"][-1].text == "It is good. It is "
 
 
 @pytest.mark.gguf
@@ -123,7 +130,7 @@ def test_a_file_will_do(tmp_path: Path) -> None:
     path = gguf_models.write_llama(tmp_path / "tiny.gguf")
     settings = SEARCH.model_copy(update={"max_new_tokens": 10})
     for model in (path, str(path)):
-        out = create_rain_graph(model, judge=variety, settings=settings).invoke(ASK)
+        out = rain(model, judge=variety, settings=settings).invoke(ASK)
         assert out["rain"].output_tokens <= 10
         assert out["messages"][-1].text == out["rain"].text
 
@@ -140,15 +147,15 @@ def test_a_model_without_logits_is_refused_with_what_to_give(model: Any) -> None
 def test_other_wrong_arguments_are_found_when_the_graph_is_built() -> None:
     backend = choosing(LONG)
     with pytest.raises(TemplateError, match="kindly"):
-        create_rain_graph(backend, judge="kindly")
+        rain(backend, judge="kindly")
     with pytest.raises(SettingsError, match="value function"):
-        create_rain_graph(backend, judge=7)
+        rain(backend, judge=7)
     with pytest.raises(SettingsError, match="settings"):
-        create_rain_graph(backend, judge=variety, settings="paper")
+        rain(backend, judge=variety, settings="paper")
     with pytest.raises(SettingsError, match="similarity"):
-        create_rain_graph(backend, judge=variety, similarity="cosine")
+        rain(backend, judge=variety, similarity="cosine")
     with pytest.raises(ModelFileError, match=r"nowhere\.gguf"):
-        create_rain_graph("nowhere.gguf", judge=variety)
+        rain("nowhere.gguf", judge=variety)
 
 
 def test_a_conversation_that_cannot_be_answered_is_refused() -> None:
@@ -212,7 +219,7 @@ def test_what_is_streamed_comes_before_the_rest_is_searched() -> None:
     backend = choosing("It is bad.", LONG)
     calls = [
         backend.forward_calls
-        for event in create_rain_graph(backend, judge=liking("good")).stream(ASK, stream_mode="custom")
+        for event in rain(backend, judge=liking("good")).stream(ASK, stream_mode="custom")
         if event["type"] == "rain.commit"
     ]
     assert calls == sorted(set(calls))
@@ -256,7 +263,7 @@ def test_a_turn_after_one_that_broke_off_starts_afresh() -> None:
             raise ValueError("no idea")
         return liking("good")(text)
 
-    graph = create_rain_graph(choosing("It is bad.", LONG), judge=judge, checkpointer=InMemorySaver())
+    graph = rain(choosing("It is bad.", LONG), judge=judge, checkpointer=InMemorySaver())
     failing[0] = True
     with pytest.raises(SearchError):
         graph.invoke(ASK, THREAD)
@@ -278,7 +285,7 @@ def test_a_run_that_failed_goes_on_where_it_was(elsewhere: bool) -> None:
         return liking("good")(text)
 
     def build() -> Any:
-        return create_rain_graph(choosing("It is bad.", LONG), judge=judge, checkpointer=saver)
+        return rain(choosing("It is bad.", LONG), judge=judge, checkpointer=saver)
 
     graph = build()
     with pytest.raises(SearchError) as caught:
@@ -298,7 +305,7 @@ def test_a_run_that_failed_goes_on_where_it_was(elsewhere: bool) -> None:
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same graph", "another graph"])
 def test_an_earlier_step_can_be_forked_with_other_settings(after: int, elsewhere: bool) -> None:
     saver, backend = InMemorySaver(), choosing("It is bad.", LONG)
-    graph = create_rain_graph(backend, judge=liking("good"), checkpointer=saver)
+    graph = rain(backend, judge=liking("good"), checkpointer=saver)
     ended = graph.invoke(ASK, THREAD)
     (start,) = [
         past.config
@@ -309,9 +316,7 @@ def test_an_earlier_step_can_be_forked_with_other_settings(after: int, elsewhere
     ]
 
     if elsewhere:
-        graph = create_rain_graph(
-            choosing("?", LONG), judge=liking("good"), settings=RainSettings(stop=("too",)), checkpointer=saver
-        )
+        graph = rain(choosing("?", LONG), judge=liking("good"), settings=small(stop=("too",)), checkpointer=saver)
     out = graph.invoke(None, start)
 
     assert out["rain"].commits[:after] == ended["rain"].commits[:after]
@@ -355,7 +360,7 @@ def test_a_checkpoint_is_clean_for_strict_msgpack() -> None:
 @pytest.mark.parametrize("limit", range(2, 31))
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_no_recursion_limit_is_too_low(limit: int, mode: str) -> None:
-    graph = talking("It is good. " * 12, settings=RainSettings(max_new_tokens=200))
+    graph = talking("It is good. " * 12, settings=small(max_new_tokens=200))
     config = {"recursion_limit": limit}
 
     out = graph.invoke(ASK, config) if mode == "sync" else await graph.ainvoke(ASK, config)
@@ -366,9 +371,9 @@ async def test_no_recursion_limit_is_too_low(limit: int, mode: str) -> None:
 
 def test_a_deadline_gives_the_best_text_so_far() -> None:
     backend = choosing("x" * 900, seconds_a_row=0.005)
-    settings = RainSettings(lengths=(4,), max_seconds=0.3)
+    settings = small(lengths=(4,), max_seconds=0.3)
 
-    out = create_rain_graph(backend, judge=lambda text: 0.0, settings=settings).invoke(ASK)
+    out = rain(backend, judge=lambda text: 0.0, settings=settings).invoke(ASK)
 
     assert out["rain"].stop_reason == "deadline"
     assert 0 < len(out["messages"][-1].text) < 400
@@ -394,7 +399,7 @@ async def test_what_goes_wrong_carries_what_was_committed(mode: str, error: Base
         return liking("good")(text)
 
     backend = choosing("It is bad.", LONG)
-    graph = create_rain_graph(backend, judge=judge)
+    graph = rain(backend, judge=judge)
 
     with pytest.raises((SearchError, KeyboardInterrupt)) as caught:
         graph.invoke(ASK) if mode == "sync" else await graph.ainvoke(ASK)
@@ -407,7 +412,7 @@ async def test_what_goes_wrong_carries_what_was_committed(mode: str, error: Base
 
 async def test_a_cancelled_run_holds_nothing() -> None:
     backend = choosing("x" * 900, seconds_a_row=0.003)
-    graph = create_rain_graph(backend, judge=lambda text: 0.0)
+    graph = rain(backend, judge=lambda text: 0.0)
     run = asyncio.create_task(graph.ainvoke(ASK))
     await asyncio.sleep(0.3)
 
@@ -423,7 +428,7 @@ async def test_a_cancelled_run_holds_nothing() -> None:
 
 async def test_runs_that_are_abandoned_hold_nothing_once_the_graph_is_gone() -> None:
     backend = choosing("It is bad.", LONG)
-    graph = create_rain_graph(backend, judge=liking("good"), checkpointer=InMemorySaver())
+    graph = rain(backend, judge=liking("good"), checkpointer=InMemorySaver())
     for number in range(30):
         config = {"configurable": {"thread_id": str(number)}}
         for _ in graph.stream(ASK, config, stream_mode="updates"):
@@ -442,10 +447,10 @@ async def test_runs_that_are_abandoned_hold_nothing_once_the_graph_is_gone() -> 
 def test_an_interrupt_between_steps_and_a_resume_use_the_same_search() -> None:
     """The tree survives between steps: nothing that was computed is computed again."""
     backend = choosing("It is bad.", LONG)
-    undisturbed = create_rain_graph(backend, judge=liking("good"))
+    undisturbed = rain(backend, judge=liking("good"))
     whole = undisturbed.invoke(ASK)
     other = choosing("It is bad.", LONG)
-    graph = create_rain_graph(other, judge=liking("good"), checkpointer=InMemorySaver())
+    graph = rain(other, judge=liking("good"), checkpointer=InMemorySaver())
     out = graph.invoke(ASK, THREAD, interrupt_after=["search"])
     steps = 0
     while graph.get_state(THREAD).next:
@@ -528,8 +533,8 @@ async def test_rain_writes_the_answers_of_a_cac_graph(mode: str) -> None:
 
 def test_a_rain_graph_writes_the_answers_of_a_cac_graph() -> None:
     seen: list[str] = []
-    rain = create_rain_graph(corrected("It is good.", "It is good. Very good."), judge=liking("good"))
-    graph = create_cac_graph(rain, checker=second_only(seen), template="correctness")
+    writer = rain(corrected("It is good.", "It is good. Very good."), judge=liking("good"))
+    graph = create_cac_graph(writer, checker=second_only(seen), template="correctness")
 
     streamed = [message for message, _ in graph.stream(ASK, stream_mode="messages")]
 
@@ -556,12 +561,12 @@ def test_rain_on_a_llama_inside_cac(tmp_path: Path) -> None:
 async def test_runs_of_one_graph_at_the_same_time_share_batches() -> None:
     questions = [{"messages": [("user", f"question {number}")]} for number in range(6)]
     backend = toy()
-    graph = create_rain_graph(backend, judge=variety, settings=SEARCH)
+    graph = rain(backend, judge=variety, settings=SEARCH)
     alone = [graph.invoke(question)["messages"][-1].text for question in questions]
     calls = backend.forward_calls
     for mode in ("batch", "abatch"):
         fresh = toy()
-        graph = create_rain_graph(fresh, judge=variety, settings=SEARCH)
+        graph = rain(fresh, judge=variety, settings=SEARCH)
         with watchdog():
             outs = graph.batch(questions) if mode == "batch" else await graph.abatch(questions)
         assert [out["messages"][-1].text for out in outs] == alone
@@ -578,8 +583,8 @@ def test_a_checker_that_asks_a_person_interrupts_and_goes_on() -> None:
         asked.append(request.answer)
         return Verdict(passed=interrupt(request.answer) == "yes")
 
-    one_by_one = RainSettings(leaves=1, add=1)  # those that are judged together would be asked about in any order
-    graph = create_rain_graph(
+    one_by_one = small(leaves=1, add=1)  # those that are judged together would be asked about in any order
+    graph = rain(
         choosing("It is bad.", "It is good. Yes."),
         judge=as_checker(person),
         settings=one_by_one,
@@ -596,7 +601,7 @@ def test_a_checker_that_asks_a_person_interrupts_and_goes_on() -> None:
 
 def test_threads_on_one_checkpointed_graph_do_not_meet() -> None:
     backend = toy()
-    graph = create_rain_graph(backend, judge=variety, settings=SEARCH, checkpointer=InMemorySaver())
+    graph = rain(backend, judge=variety, settings=SEARCH, checkpointer=InMemorySaver())
     outs: dict[int, str] = {}
 
     def ask(number: int) -> None:

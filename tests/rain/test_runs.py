@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from talkers import choosing, liking, open_branches, variety
+from talkers import choosing, liking, open_branches, small, variety
 
 from correction_graphs.errors import SearchError, SettingsError
 from correction_graphs.rain.runs import Run, Searcher, template_of
-from correction_graphs.rain.settings import RainSettings
 from correction_graphs.rain.similarity import as_similarity
 from correction_graphs.rain.values import as_value_function
 from correction_graphs.results import RainResult
@@ -22,7 +21,7 @@ TEXT = "It is good. So good. Yes."
 def searcher(backend: Any = None, judge: Any = None, similarity: Any = None, **settings: Any) -> Searcher:
     return Searcher(
         backend or choosing("It is bad.", TEXT),
-        RainSettings(**settings),
+        small(**settings),
         as_value_function(judge or liking("good")),
         as_similarity(similarity),
     )
@@ -133,9 +132,7 @@ def test_each_similarity_brings_its_own_threshold() -> None:
     backend = ToyBackend(n_cells=8192, n_sequences=64)
     settings = {"max_new_tokens": 12, "lengths": (4,), "candidates": 3, "max_children": 6, "max_iterations": 8}
     similarity = as_similarity("trigrams")
-    run = Searcher(backend, RainSettings(similarity=0.123, **settings), as_value_function(variety), similarity).start(
-        ASK
-    )
+    run = Searcher(backend, small(similarity=0.123, **settings), as_value_function(variety), similarity).start(ASK)
     assert run._search.settings.similarity == similarity.threshold != 0.123
     assert finish(run).output_tokens == 12
     run.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import gguf_models
 import numpy as np
 import pytest
+from talkers import small
 from together import drive_together
 
 from correction_graphs.backends.base import Branch, Logits
@@ -100,7 +101,7 @@ def run(search: Search) -> list[Commit]:
 
 
 PAPER = RainSettings.paper(max_new_tokens=17, max_iterations=30, fresh_iterations=8, simulation_tokens=12)
-OURS = RainSettings(max_new_tokens=90)
+OURS = small(max_new_tokens=90)
 both = pytest.mark.parametrize("settings", [PAPER, OURS], ids=["paper", "ours"])
 
 
@@ -166,7 +167,7 @@ def test_an_accepted_segment_is_committed_at_once_and_nothing_else_is_proposed()
 
 
 def test_siblings_are_proposed_only_once_what_is_there_was_rejected() -> None:
-    search = make(settings=RainSettings(max_new_tokens=200), value=never)
+    search = make(settings=small(max_new_tokens=200), value=never)
     first = drive(search.commit(), search._backend)
 
     assert first.reason == "iterations"
@@ -185,7 +186,7 @@ def test_leaves_in_flight_are_judged_together() -> None:
             return super().evaluate(candidates)
 
     backend = ToyBackend(n_ctx=4096, n_sequences=256)
-    search = Search(backend, [1, 2], Grouped(never), RainSettings(max_new_tokens=200))
+    search = Search(backend, [1, 2], Grouped(never), small(max_new_tokens=200))
     drive(search.commit(), backend)
 
     assert sizes[0] == 1
@@ -195,7 +196,7 @@ def test_leaves_in_flight_are_judged_together() -> None:
 
 
 def test_the_best_segment_wins_when_none_is_accepted() -> None:
-    search = make(settings=RainSettings(max_new_tokens=40, accept_value=1.0, add_below=1.0))
+    search = make(settings=small(max_new_tokens=40, accept_value=1.0, add_below=1.0))
     first = drive(search.commit(), search._backend)
 
     assert first.value == max(child.value for child in first.searched)
@@ -363,7 +364,7 @@ def test_text_after_the_end_token_does_not_count() -> None:
 
 
 def test_a_finished_leaf_is_visited_again_but_never_expanded() -> None:
-    search = make(Says("Hi"), settings=RainSettings(max_new_tokens=50, max_children=1), value=never)
+    search = make(Says("Hi"), settings=small(max_new_tokens=50, max_children=1), value=never)
     (commit,) = run(search)
 
     assert commit.text == "Hi"

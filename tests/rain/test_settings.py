@@ -50,9 +50,9 @@ def test_the_default_needs_no_embeddings_and_paper_does() -> None:
         ({"seed": -1}, "seed"),
         ({"seeed": 1}, "seeed"),
         ({"candidates": 20}, "`candidates` is 20, but a node may have `max_children` = 12"),
-        ({"fresh_iterations": 40}, "`fresh_iterations` is 40, above `max_iterations` = 16"),
-        ({"min_iterations": 5}, "`min_iterations` is 5, above `fresh_iterations` = 4"),
-        ({"accept_visits": 16}, "`accept_visits` is 16, which `max_iterations` = 16 never exceeds"),
+        ({"fresh_iterations": 40}, "`fresh_iterations` is 40, above `max_iterations` = 6"),
+        ({"min_iterations": 5}, "`min_iterations` is 5, above `fresh_iterations` = 2"),
+        ({"accept_visits": 16}, "`accept_visits` is 16, which `max_iterations` = 6 never exceeds"),
         ({"simulation_tokens": 5, "pauses": ()}, "`pauses` is empty"),
     ],
 )
