@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from correction_graphs.checkers.sequence import Sequential
     from correction_graphs.demonstrations import DemonstrationBank
     from correction_graphs.errors import CorrectionError
-    from correction_graphs.middleware import CaCMiddleware
+    from correction_graphs.middleware.cac import CaCMiddleware
+    from correction_graphs.middleware.s2a import S2AMiddleware
     from correction_graphs.prompts import Template, load_template
     from correction_graphs.rain.chat import ChatRain
     from correction_graphs.rain.graph import build_rain_graph, create_rain_graph
@@ -52,6 +53,7 @@ __all__ = [
     "RainResult",
     "RainSettings",
     "Round",
+    "S2AMiddleware",
     "S2AResult",
     "Sequential",
     "Template",
@@ -73,7 +75,7 @@ __all__ = [
 
 _HOMES = {
     "Budget": "correction_graphs.budget",
-    "CaCMiddleware": "correction_graphs.middleware",
+    "CaCMiddleware": "correction_graphs.middleware.cac",
     "CacResult": "correction_graphs.results",
     "ChatLlama": "correction_graphs.chat_llama",
     "ChatRain": "correction_graphs.rain.chat",
@@ -89,6 +91,7 @@ _HOMES = {
     "RainResult": "correction_graphs.results",
     "RainSettings": "correction_graphs.rain.settings",
     "Round": "correction_graphs.results",
+    "S2AMiddleware": "correction_graphs.middleware.s2a",
     "S2AResult": "correction_graphs.results",
     "Sequential": "correction_graphs.checkers.sequence",
     "Template": "correction_graphs.prompts",

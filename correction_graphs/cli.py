@@ -125,7 +125,7 @@ def _add_rain(methods: Any) -> None:
     rain.add_argument("--paper", action="store_true", help="search as published, which takes many times as long")
     rain.add_argument("--temperature", type=float, help="of what is sampled (default: 1)")
     rain.add_argument("--max-tokens", type=int, default=256, metavar="N", help="the longest answer")
-    rain.add_argument("--max-iterations", type=int, metavar="N", help="tries for one piece (default: 16; --paper: 50)")
+    rain.add_argument("--max-iterations", type=int, metavar="N", help="tries for one piece (default: 6; --paper: 50)")
     rain.add_argument("--seed", type=int, default=0, help="the same one gives the same answer")
     rain.add_argument("--timeout", type=float, metavar="SECONDS", help="then the best answer so far is taken")
     rain.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")
@@ -220,7 +220,7 @@ def _run_graph(
         view.stopped(unfinished)
         raise
     except CorrectionError as error:
-        if isinstance(error, RunError):
+        if isinstance(error, RunError) and isinstance(error.result, CacResult):
             view.stopped(error.result)
         raise
     view.ended(result)

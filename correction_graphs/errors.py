@@ -14,6 +14,7 @@ CorrectionError
         GenerationError                the model raised, or returned nothing, and there is no answer to fall back on
         CheckerError                   the checker raised, and the policy is to stop
         StrategyError                  the strategy raised, or returned something else than messages
+        FilterError                    the filter failed, or wrote what cannot be used, and the policy is to stop
     SearchError(RuntimeError)          a RAIN search stopped on the way; `.result` has the text until then
     JudgeError(ValueError)             a value function raised, or returned what is no value
 
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from correction_graphs.results import CacResult, RainResult
+    from correction_graphs.results import CacResult, RainResult, S2AResult
 
 
 def validation_problems(error: ValidationError, *, whole: str = "") -> str:
@@ -109,10 +110,12 @@ class RunError(CorrectionError, RuntimeError):
     """A run stopped before it had an answer to return.
 
     Attributes:
-        result: Every round that was finished until then; nothing that was written is lost.
+        result: All that was finished until then, each round or each filtered text; nothing that was written is lost.
     """
 
-    def __init__(self, message: str, *, result: CacResult) -> None:
+    result: CacResult | S2AResult
+
+    def __init__(self, message: str, *, result: CacResult | S2AResult) -> None:
         self.result = result
         super().__init__(message)
 
@@ -124,9 +127,22 @@ class GenerationError(RunError):
 class CheckerError(RunError):
     """The checker raised, and `on_checker_error` is "raise". The answers are in `.result.rounds`."""
 
+    result: CacResult
+
 
 class StrategyError(RunError):
     """The function given as `strategy` raised, or did not return messages. The answers are in `.result.rounds`."""
+
+    result: CacResult
+
+
+class FilterError(RunError):
+    """The filter failed, or what it wrote cannot be used, and `on_filter_failure` is "raise".
+
+    What became of each text until then is in `.result.texts`.
+    """
+
+    result: S2AResult
 
 
 class JudgeError(CorrectionError, ValueError):

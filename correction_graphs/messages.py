@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
@@ -35,9 +36,21 @@ def answer_of(message: AIMessage) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no Unicode text
 
 
+def is_from_user(message: BaseMessage) -> TypeGuard[HumanMessage]:
+    """Whether the user wrote a message: LangChain marks human messages that its middleware wrote."""
+    return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
+
+
 def question_of(messages: Sequence[BaseMessage]) -> str:
     """Return the text of the newest message the user wrote, "" if there is none."""
-    return next((message.text for message in reversed(messages) if isinstance(message, HumanMessage)), "")
+    return next((message.text for message in reversed(messages) if is_from_user(message)), "")
+
+
+def is_cut_off(reply: AIMessage) -> bool:
+    """Whether a model says that its reply broke off; each provider has its own way of saying so."""
+    told = reply.response_metadata
+    ends = [told.get(name) for name in ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")]
+    return any(end in ends for end in ("length", "max_tokens", "timeout", "MAX_TOKENS", "incomplete"))
 
 
 def squeezed(text: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, NotRequired, get_args
+from typing import Annotated, Any, NoReturn, NotRequired
 from uuid import uuid4
 
 from langchain_core.documents import Document
@@ -22,53 +22,32 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBinding
 from langgraph.cache.base import BaseCache
 from langgraph.channels import EphemeralValue
-from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.managed import RemainingSteps
-from langgraph.runtime import get_runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
-from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from correction_graphs.budget import Budget
 from correction_graphs.caching import CachedAnswers
-from correction_graphs.checkers.adapters import require_one_argument
-from correction_graphs.errors import ConversationError, CorrectionError, GenerationError, SettingsError
+from correction_graphs.errors import GenerationError, SettingsError
 from correction_graphs.filtering.rewriting import (
-    Asking,
-    Filtering,
     Mode,
     Rewrite,
     Scope,
-    ScopeName,
     SkipIf,
     Source,
-    answer_messages,
     kept_documents,
 )
 from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
-from correction_graphs.nodes import Aloud, Quietly, emit, expect, let_pass, words
-from correction_graphs.prompts import Template, load_template
-from correction_graphs.results import FilteredText, S2AResult, Usage
+from correction_graphs.nodes import Aloud, Quietly, emit, let_pass, words
+from correction_graphs.prompts import Template
+from correction_graphs.results import S2AResult
+from correction_graphs.s2a_rules import FilterEach, OnFilterFailure, Progress, Rules
 from correction_graphs.streaming import astream_answer, stream_answer
-from correction_graphs.usage import UsageMeter, refusal_in, require_price, shared_budget
-
-OnFilterFailure = Literal["original", "raise"]
-
-
-class FilterError(CorrectionError, RuntimeError):
-    """The filter failed, or what it wrote could not be used, and `on_filter_failure` is "raise".
-
-    Attributes:
-        result: What became of each text until then.
-    """
-
-    def __init__(self, message: str, *, result: S2AResult) -> None:
-        self.result = result
-        super().__init__(message)
+from correction_graphs.usage import UsageMeter, require_price
 
 
 def create_s2a_graph(
@@ -192,36 +171,25 @@ def build_s2a_graph(
 
     Takes the arguments of `create_s2a_graph` but those for `compile` alone, and raises the same errors.
     """
-    expect("rewrite", rewrite, get_args(Rewrite))
-    expect("mode", mode, get_args(Mode))
-    expect("instruct", instruct, (True, False))
-    expect("guards", guards, (True, False))
-    expect("on_filter_failure", on_filter_failure, get_args(OnFilterFailure))
-    if callable(scope):
-        require_one_argument("scope", scope, "a HumanMessage")
-    else:
-        expect("scope", scope, get_args(ScopeName), also=", or a function from HumanMessage to bool")
-    if callable(skip_if):
-        require_one_argument("skip_if", skip_if, "a text")
-    else:
-        expect("skip_if", skip_if, (None, "clean"), also=", or a function from text to bool")
-    if budget is not None and not isinstance(budget, Budget):
-        raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
     if cache is not None and not isinstance(cache, BaseCache):
         raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")
-    prompts = load_template(template, method="s2a")
-    filtering = Filtering(prompts, rewrite, guards, skip_if)
-    prompts.require(
-        *filtering.roles,
-        *(["answer.keep_original"] if mode == "keep_original" else []),
-        *(["answer.instruction"] if instruct else []),
+    rules = Rules.of(
+        template=template,
+        rewrite=rewrite,
+        mode=mode,
+        instruct=instruct,
+        scope=scope,
+        guards=guards,
+        on_filter_failure=on_filter_failure,
+        skip_if=skip_if,
+        budget=budget,
     )
     answerer = AnswerModel(model)
     filterer = answerer if filter_model is None else AnswerModel(filter_model)
     require_price(budget, answerer.model, filterer.model)
-    rules = _Rules(filtering, scope, mode, instruct, on_filter_failure, budget, _streams_its_answer(answerer.model))
 
-    answer = _Answer(answerer if cache is None else CachedAnswers(answerer, cache), rules)
+    live = _streams_its_answer(answerer.model)
+    answer = _Answer(answerer if cache is None else CachedAnswers(answerer, cache), rules, live=live)
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
         State, context_schema=context_schema, input_schema=Input, output_schema=Output
     )
@@ -234,26 +202,6 @@ def build_s2a_graph(
 
 
 # State
-
-
-class Progress(BaseModel):
-    """What was filtered in this turn.
-
-    Attributes:
-        texts: What became of each text.
-        documents: What the documents say now.
-        usage: What was spent.
-        error: What went wrong in a model, when something did.
-        ended: Whether the answer is out.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    texts: tuple[FilteredText, ...] = ()
-    documents: tuple[str, ...] = ()
-    usage: Usage = Usage()
-    error: str | None = None
-    ended: bool = False
 
 
 class Input(TypedDict):
@@ -277,89 +225,6 @@ class State(Input):
     s2a: NotRequired[S2AResult]
     s2a_progress: NotRequired[Progress]
     remaining_steps: RemainingSteps
-
-
-# The rules, without a model
-
-
-class _Rules(NamedTuple):
-    filtering: Filtering
-    scope: Scope
-    mode: Mode
-    instruct: bool
-    on_filter_failure: OnFilterFailure
-    budget: Budget | None
-    live: bool
-
-    def meter(self, before: Usage) -> UsageMeter:
-        """Return what counts a step, and asks the budget before each model call in it."""
-        return UsageMeter(self.budget, before, shared_budget(get_runtime().context))
-
-    def sources(self, state: State) -> tuple[Source, ...]:
-        """Return what is to be filtered.
-
-        Raises:
-            ConversationError: If there is nothing to answer, or `documents` holds something else.
-            TemplateError: If there are documents, and the template has no words for them.
-        """
-        check_conversation(state["messages"])
-        documents = state.get("documents") or ()
-        if odd := next((each for each in documents if not isinstance(each, Document)), None):
-            raise ConversationError(f'"documents" holds {odd!r:.200}; give LangChain Documents')
-        if documents:
-            self.filtering.template.require("filter.document", "label.nothing", "answer.documents")
-        return self.filtering.sources(state["messages"], documents, self.scope)
-
-    def result(self, progress: Progress, usage: Usage, *, error: str | None = None) -> S2AResult:
-        """Tell the story so far."""
-        return S2AResult(
-            texts=progress.texts,
-            usage=progress.usage + usage,
-            template=self.filtering.template.info,
-            error=error or progress.error,
-        )
-
-    def after_filter(
-        self, state: State, sources: Sequence[Source], outcomes: Sequence[FilteredText | BaseException], usage: Usage
-    ) -> dict[str, Any]:
-        """Return the update of `filter`.
-
-        Raises:
-            FilterError: If the filter failed, and the policy is to raise.
-        """
-        texts: list[FilteredText] = []
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for source, outcome in zip(sources, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                told = str(refusal_in(outcome) or f"the filter failed: {words(outcome)}")
-                texts.append(FilteredText(source=source.kind, index=source.place, fallback=told))
-            else:
-                texts.append(outcome)
-        for text in texts:
-            emit("s2a.filtered", **text.model_dump(mode="json"))
-        documents = kept_documents(state.get("documents") or (), texts)
-        error = words(failures[0]) if failures else None
-        progress = Progress(texts=tuple(texts), documents=tuple(documents), usage=usage, error=error)
-        fallback = next((text.fallback for text in texts if text.fallback), None)
-        if fallback and self.on_filter_failure == "raise":
-            raise FilterError(
-                f"{fallback}. What the other texts became is in `.result.texts`; "
-                "`on_filter_failure='original'` goes on with the text as it was",
-                result=self.result(progress, Usage(), error=error or fallback),
-            ) from (failures[0] if failures else None)
-        return {"s2a_progress": progress}
-
-    def asked(self, state: State) -> list[AnyMessage]:
-        """Return what is answered."""
-        progress = state["s2a_progress"]
-        return answer_messages(
-            state["messages"],
-            progress.texts,
-            progress.documents,
-            self.filtering.template,
-            mode=self.mode,
-            instruct=self.instruct,
-        )
 
 
 def _streams_its_answer(model: Runnable[Any, Any]) -> bool:
@@ -396,14 +261,14 @@ class _Filter(_Node):
     Under a recursion limit of one step it answers as well.
     """
 
-    def __init__(self, model: Runnable[Any, AIMessage], rules: _Rules, answer: _Answer) -> None:
+    def __init__(self, model: Runnable[Any, AIMessage], rules: Rules, answer: _Answer) -> None:
         self.name = "filter"
-        self._each = _FilterEach(model, rules.filtering)
+        self._each = FilterEach(model, rules.filtering)
         self._rules = rules
         self._answer = answer
 
     def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
-        sources, meter = self._rules.sources(state), self._rules.meter(Usage())
+        sources, meter = self._sources(state), self._rules.meter()
         try:
             with Quietly(config, meter) as inner:
                 outcomes = self._each.batch(list(sources), inner, return_exceptions=True)
@@ -415,7 +280,7 @@ class _Filter(_Node):
         return update
 
     async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
-        sources, meter = self._rules.sources(state), self._rules.meter(Usage())
+        sources, meter = self._sources(state), self._rules.meter()
         try:
             with Quietly(config, meter) as inner:
                 outcomes = await self._each.abatch(list(sources), inner, return_exceptions=True)
@@ -426,82 +291,37 @@ class _Filter(_Node):
             update |= await self._answer.astep({**state, **update}, config)  # type: ignore[typeddict-item]
         return update
 
+    def _sources(self, state: State) -> tuple[Source, ...]:
+        check_conversation(state["messages"])
+        return self._rules.sources(state["messages"], state.get("documents") or ())
+
     def _read(
         self, state: State, sources: Sequence[Source], outcomes: Sequence[Any], meter: UsageMeter
     ) -> dict[str, Any]:
-        for outcome in outcomes:
-            if isinstance(outcome, GraphBubbleUp):
-                raise outcome
-        return self._rules.after_filter(state, sources, outcomes, meter.usage)
+        progress = self._rules.after_filter(Progress(), sources, outcomes, meter.usage)
+        documents = tuple(kept_documents(state.get("documents") or (), progress.texts))
+        return {"s2a_progress": progress.model_copy(update={"documents": documents})}
 
     def _failed(self, meter: UsageMeter, error: BaseException) -> NoReturn:
         let_pass(error, self._rules.result(Progress(), meter.usage, error=words(error)))
         raise error
 
 
-class _FilterEach(Runnable[Source, FilteredText]):
-    """Filters one text."""
-
-    def __init__(self, model: Runnable[Any, AIMessage], filtering: Filtering) -> None:
-        self.name = "filter_each"
-        self._model = model
-        self._filtering = filtering
-
-    def invoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
-        if self._filtering.skips(input):
-            return _skipped(input)
-        steps = self._filtering.filter(input)
-        asking = next(steps)
-        while True:
-            reply = self._model.invoke(asking.messages, config)
-            try:
-                asking = _again(input, steps.send(reply))
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-
-    async def ainvoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
-        if self._filtering.skips(input):
-            return _skipped(input)
-        steps = self._filtering.filter(input)
-        asking = next(steps)
-        while True:
-            reply = await self._model.ainvoke(asking.messages, config)
-            try:
-                asking = _again(input, steps.send(reply))
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
-
-
-def _again(source: Source, asking: Asking) -> Asking:
-    """Tell of a reply that was rejected."""
-    emit(
-        "s2a.rejected",
-        source=source.kind,
-        index=source.place,
-        attempt=asking.rejected[0].attempt,
-        violations=[violation.model_dump(mode="json") for violation in asking.rejected],
-    )
-    return asking
-
-
-def _skipped(source: Source) -> FilteredText:
-    return FilteredText(source=source.kind, index=source.place, skipped=True)
-
-
 class _Answer(_Node):
     """Node `answer`: the model answers what the filter left."""
 
-    def __init__(self, model: Runnable[Any, AIMessage], rules: _Rules) -> None:
+    def __init__(self, model: Runnable[Any, AIMessage], rules: Rules, *, live: bool) -> None:
         self.name = "answer"
         self._model = model
         self._rules = rules
+        self._live = live
 
     def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
         meter = self._rules.meter(state["s2a_progress"].usage)
         try:
             meter.check_budget()
             with self._hearing(config, meter) as inner:
-                reply = self._model.invoke(self._rules.asked(state), inner)
+                reply = self._model.invoke(self._asked(state), inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             self._failed(state, meter, error)
         update = self._read(state, reply, meter)
@@ -514,7 +334,7 @@ class _Answer(_Node):
         try:
             meter.check_budget()
             with self._hearing(config, meter) as inner:
-                reply = await self._model.ainvoke(self._rules.asked(state), inner)
+                reply = await self._model.ainvoke(self._asked(state), inner)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             self._failed(state, meter, error)
         update = self._read(state, reply, meter)
@@ -522,12 +342,16 @@ class _Answer(_Node):
             await astream_answer(update["messages"][0], config)
         return update
 
+    def _asked(self, state: State) -> list[AnyMessage]:
+        progress = state["s2a_progress"]
+        return self._rules.answer_messages(state["messages"], progress.texts, progress.documents)
+
     def _hearing(self, config: RunnableConfig | None, meter: UsageMeter) -> Quietly:
-        return Aloud(config, meter) if self._rules.live else Quietly(config, meter)
+        return Aloud(config, meter) if self._live else Quietly(config, meter)
 
     def _was_heard(self, meter: UsageMeter) -> bool:
         """Whether the answer is in the token stream already: not if it came out of the cache."""
-        return self._rules.live and meter.usage.model_calls > 0
+        return self._live and meter.usage.model_calls > 0
 
     def _read(self, state: State, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
         if any(message.id == reply.id for message in state["messages"]):  # it would replace that message
@@ -547,7 +371,7 @@ class _Answer(_Node):
         let_pass(error, result)
         raise GenerationError(
             f"the model failed: {words(error)}. What it was to answer is in `.result`",
-            result=result,  # type: ignore[arg-type]
+            result=result,
         ) from error
 
 

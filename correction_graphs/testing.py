@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -52,6 +52,10 @@ class ScriptedChatModel(BaseChatModel):
     def asked(self) -> list[list[BaseMessage]]:
         """The messages of each call so far."""
         return self._asked
+
+    def bind_tools(self, *_: Any, **__: Any) -> Self:
+        """Return this model: a script may call tools as it likes."""
+        return self
 
     @property
     def _llm_type(self) -> str:

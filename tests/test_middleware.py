@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from correction_graphs import Budget, HumanChecker, Verdict
 from correction_graphs.errors import CheckerError, GenerationError, SettingsError, TemplateError
-from correction_graphs.middleware import CaCMiddleware
+from correction_graphs.middleware.cac import CaCMiddleware
 from correction_graphs.testing import ScriptedChatModel
 from correction_graphs.usage import SharedBudget
 

@@ -30,6 +30,7 @@ PUBLIC = [
     "RainResult",
     "RainSettings",
     "Round",
+    "S2AMiddleware",
     "S2AResult",
     "Sequential",
     "Template",

@@ -23,6 +23,7 @@ from correction_graphs import Budget
 from correction_graphs.errors import (
     ConversationError,
     CorrectionError,
+    FilterError,
     GenerationError,
     SettingsError,
     TemplateError,
@@ -30,7 +31,7 @@ from correction_graphs.errors import (
 from correction_graphs.messages import fence
 from correction_graphs.prompts import list_templates, load_template
 from correction_graphs.results import S2AResult
-from correction_graphs.s2a import FilterError, build_s2a_graph, create_s2a_graph
+from correction_graphs.s2a import build_s2a_graph, create_s2a_graph
 from correction_graphs.streaming import final_only
 from correction_graphs.testing import ScriptedChatModel
 from correction_graphs.usage import SharedBudget

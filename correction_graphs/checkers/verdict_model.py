@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from correction_graphs.checkers.verdicts import read_verdict
 from correction_graphs.errors import SettingsError
-from correction_graphs.messages import answer_of
+from correction_graphs.messages import answer_of, is_cut_off
 from correction_graphs.models import AnswerModel, ModelLike, load_model
 from correction_graphs.prompts import Labels, Template
 from correction_graphs.results import Verdict
@@ -72,20 +72,13 @@ def verdict_of_reply(reply: AIMessage, template: Template, style: Style) -> Verd
     labels, text = template.labels, answer_of(reply)
     if labels is None:  # only a template that asks for no verdict may have none
         return Verdict(passed=None, critique=text.strip())
-    verdict = read_verdict(text, labels, language=template.language, truncated=_is_cut_off(reply))
+    verdict = read_verdict(text, labels, language=template.language, truncated=is_cut_off(reply))
     if style == "natural_language":
         return verdict.model_copy(update={"passed": None})
     if style == "verdict" and verdict.passed is not None:  # there is no more to it than the verdict itself
         label = labels.passing[0] if verdict.passed else labels.failing[0]
         return verdict.model_copy(update={"critique": f"{labels.verdict[0]}: {label}"})
     return verdict
-
-
-def _is_cut_off(reply: AIMessage) -> bool:
-    """Tell whether a reply ended before the model was done; each provider says so in its own way."""
-    told = reply.response_metadata
-    ends = [told.get(name) for name in ("finish_reason", "stop_reason", "stopReason", "done_reason", "status")]
-    return any(end in ends for end in ("length", "max_tokens", "timeout", "MAX_TOKENS", "incomplete"))
 
 
 # Structured output

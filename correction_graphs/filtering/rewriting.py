@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from correction_graphs.filtering.alignment import dropped, sentences
 from correction_graphs.filtering.guards import Breach, breaches
 from correction_graphs.filtering.replies import Reply, read_sections, read_single, said
-from correction_graphs.messages import fence, question_of
+from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of
 from correction_graphs.prompts import Template
 from correction_graphs.results import DroppedSpan, FilteredText, Violation
 
@@ -77,7 +77,7 @@ class Filtering(NamedTuple):
         self, messages: Sequence[BaseMessage], documents: Sequence[Document], scope: Scope
     ) -> tuple[Source, ...]:
         """Return what is to be filtered: the messages of the user that `scope` means, and all documents."""
-        users = [(at, message) for at, message in enumerate(messages) if isinstance(message, HumanMessage)]
+        users = [(at, message) for at, message in enumerate(messages) if is_from_user(message)]
         if callable(scope):
             users = [(at, message) for at, message in users if scope(message)]
         elif scope == "last":
@@ -202,13 +202,6 @@ class Filtering(NamedTuple):
 _LONGEST_ITEM = 200
 
 
-def is_cut_off(reply: AIMessage) -> bool:
-    """Whether a model says that its reply broke off."""
-    told = reply.response_metadata
-    ends = (told.get(name) for name in ("finish_reason", "stop_reason", "stopReason", "done_reason", "status"))
-    return any(end in ("length", "max_tokens", "timeout", "MAX_TOKENS", "incomplete") for end in ends)
-
-
 def is_clean(text: str, template: Template) -> bool:
     """Whether there is nothing to filter, as far as a cheap test can tell.
 
@@ -268,7 +261,7 @@ def answer_messages(
             if mode == "keep_original":
                 kept = template.fill("answer.keep_original", original=str(original.text), filtered=kept)
             told[text.index] = with_text(original, kept)
-    newest = next((at for at in range(len(told) - 1, -1, -1) if isinstance(told[at], HumanMessage)), None)
+    newest = next((at for at in range(len(told) - 1, -1, -1) if is_from_user(told[at])), None)
     if newest is None:
         return told
     asked = str(told[newest].text)

@@ -1,4 +1,4 @@
-"""Middleware for LangChain's `create_agent`: the loop of `cac` around the answers of an agent.
+"""`CaCMiddleware`: the loop of `cac` around the answers of an agent.
 
 `CaCMiddleware` sits around the model call. A reply that calls tools goes to the tools; a reply that would end the run
 is held back, checked, and written again while it does not pass. Only what is accepted leaves the model's node, so
@@ -37,7 +37,18 @@ from correction_graphs.cac_rules import (
 )
 from correction_graphs.checkers.adapters import CheckerLike
 from correction_graphs.checkers.verdict_model import Style
-from correction_graphs.errors import GenerationError, MissingExtraError, SettingsError
+from correction_graphs.errors import GenerationError
+from correction_graphs.middleware.common import (
+    AgentMiddleware,
+    AgentState,
+    ExtendedModelResponse,
+    ModelRequest,
+    ModelResponse,
+    OmitFromInput,
+    PrivateStateAttr,
+    instance_name,
+    is_durable,
+)
 from correction_graphs.nodes import Quietly, let_pass
 from correction_graphs.prompts import Template
 from correction_graphs.ranked import Ranked
@@ -45,12 +56,6 @@ from correction_graphs.results import CacResult, Usage
 from correction_graphs.strategy_adapters import StrategyLike
 from correction_graphs.streaming import astream_answer, stream_answer
 from correction_graphs.usage import UsageMeter, refusal_in
-
-try:
-    from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
-    from langchain.agents.middleware.types import ExtendedModelResponse, OmitFromInput, PrivateStateAttr
-except ImportError as error:
-    raise MissingExtraError("middleware for agents", extra="agents") from error
 
 
 class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -130,9 +135,7 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         name: str = "cac",
     ) -> None:
         super().__init__()
-        if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
-            raise SettingsError(f"`name` is {name!r}; give a word that is no key of the agent's state, such as 'cac'")
-        self._name = name
+        self._name = instance_name(name, "cac")
         self._progress = f"{name}_progress"
         channels: dict[str, Any] = {
             name: NotRequired[Annotated[CacResult | None, OmitFromInput]],
@@ -215,7 +218,7 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             with Quietly(None, step.meter):
                 return {_REPLY: _read(handler(step.request), step.meter)}
 
-        return (task(model_reply)().result() if _is_durable(config) else model_reply())[_REPLY]
+        return (task(model_reply)().result() if is_durable(config) else model_reply())[_REPLY]
 
     async def _acall(
         self,
@@ -227,7 +230,7 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             with Quietly(None, step.meter):
                 return {_REPLY: _read(await handler(step.request), step.meter)}
 
-        return (await (task(model_reply)() if _is_durable(config) else model_reply()))[_REPLY]
+        return (await (task(model_reply)() if is_durable(config) else model_reply()))[_REPLY]
 
     def _loop_with(self, model: Runnable[Any, Any]) -> _Loop:
         loop = self._loop
@@ -452,12 +455,6 @@ def _ends(request: ModelRequest[Any], reply: Held) -> bool:
     return not (reply.reply or reply.message.tool_calls or (request.response_format is not None and not request.tools))
 
 
-def _is_durable(config: RunnableConfig) -> bool:
-    """Whether a run can be resumed; then the model's node runs from its start, with the replies of the checkpoint."""
-    return "thread_id" in config.get("configurable", {})
-
-
 _REPLY = "reply"  # LangGraph looks for messages to stream in what a task returns, but no deeper than that
 _ENOUGH = sys.maxsize  # of steps: drafts and checks are not steps of the agent
 _CALL_COUNTS = ("run_model_call_count", "thread_model_call_count")
-_TAKEN = {"messages", "jump_to", "structured_response", "remaining_steps"}

@@ -1,0 +1,233 @@
+"""The rules of System 2 Attention around its calls of models: what is filtered, and what becomes of what comes back.
+
+Whoever runs it (the nodes of `s2a`, or an agent's middleware) calls the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
+from pydantic import BaseModel, ConfigDict
+
+from correction_graphs.budget import Budget
+from correction_graphs.checkers.adapters import require_one_argument
+from correction_graphs.errors import ConversationError, FilterError, SettingsError
+from correction_graphs.filtering.rewriting import (
+    Asking,
+    Filtering,
+    Mode,
+    Rewrite,
+    Scope,
+    ScopeName,
+    SkipIf,
+    Source,
+    answer_messages,
+)
+from correction_graphs.nodes import emit, expect, words
+from correction_graphs.prompts import Template, load_template
+from correction_graphs.results import FilteredText, S2AResult, Usage
+from correction_graphs.usage import UsageMeter, refusal_in, shared_budget
+
+OnFilterFailure = Literal["original", "raise"]
+
+
+class Progress(BaseModel):
+    """What was filtered in this turn.
+
+    Attributes:
+        texts: What became of each text.
+        documents: What the documents say now.
+        usage: What was spent.
+        error: What went wrong in a model, when something did.
+        ended: Whether the answer is out.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: tuple[FilteredText, ...] = ()
+    documents: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    error: str | None = None
+    ended: bool = False
+
+
+class Rules(NamedTuple):
+    """How texts are filtered and answered."""
+
+    filtering: Filtering
+    scope: Scope
+    mode: Mode
+    instruct: bool
+    on_filter_failure: OnFilterFailure
+    budget: Budget | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        template: str | Template,
+        rewrite: Rewrite,
+        mode: Mode,
+        instruct: bool,
+        scope: Scope,
+        guards: bool,
+        on_filter_failure: OnFilterFailure,
+        skip_if: SkipIf | None,
+        budget: Budget | None,
+    ) -> Self:
+        """Return the rules that these settings make.
+
+        Raises:
+            SettingsError: If an argument is not one of those allowed.
+            TemplateError: If the template cannot be loaded or lacks a prompt that these settings use.
+        """
+        expect("rewrite", rewrite, get_args(Rewrite))
+        expect("mode", mode, get_args(Mode))
+        expect("instruct", instruct, (True, False))
+        expect("guards", guards, (True, False))
+        expect("on_filter_failure", on_filter_failure, get_args(OnFilterFailure))
+        if callable(scope):
+            require_one_argument("scope", scope, "a HumanMessage")
+        else:
+            expect("scope", scope, get_args(ScopeName), also=", or a function from HumanMessage to bool")
+        if callable(skip_if):
+            require_one_argument("skip_if", skip_if, "a text")
+        else:
+            expect("skip_if", skip_if, (None, "clean"), also=", or a function from text to bool")
+        if budget is not None and not isinstance(budget, Budget):
+            raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
+        filtering = Filtering(load_template(template, method="s2a"), rewrite, guards, skip_if)
+        filtering.template.require(
+            *filtering.roles,
+            *(["answer.keep_original"] if mode == "keep_original" else []),
+            *(["answer.instruction"] if instruct else []),
+        )
+        return cls(filtering, scope, mode, instruct, on_filter_failure, budget)
+
+    def meter(self, before: Usage | None = None) -> UsageMeter:
+        """Return what counts a step, and asks the budget before each model call in it."""
+        return UsageMeter(self.budget, before, shared_budget(get_runtime().context))
+
+    def sources(self, messages: Sequence[AnyMessage], documents: Sequence[Document] = ()) -> tuple[Source, ...]:
+        """Return what is to be filtered.
+
+        Raises:
+            ConversationError: If `documents` holds something else.
+            TemplateError: If there are documents, and the template has no words for them.
+        """
+        if odd := next((each for each in documents if not isinstance(each, Document)), None):
+            raise ConversationError(f'"documents" holds {odd!r:.200}; give LangChain Documents')
+        if documents:
+            self.filtering.template.require("filter.document", "label.nothing", "answer.documents")
+        return self.filtering.sources(messages, documents, self.scope)
+
+    def result(self, progress: Progress, usage: Usage | None = None, *, error: str | None = None) -> S2AResult:
+        """Tell the story so far."""
+        return S2AResult(
+            texts=progress.texts,
+            usage=progress.usage + (usage or Usage()),
+            template=self.filtering.template.info,
+            error=error or progress.error,
+        )
+
+    def after_filter(
+        self,
+        progress: Progress,
+        sources: Sequence[Source],
+        outcomes: Sequence[FilteredText | BaseException],
+        usage: Usage,
+    ) -> Progress:
+        """Return the progress with what became of more texts.
+
+        Raises:
+            FilterError: If the filter failed, and the policy is to raise.
+        """
+        texts: list[FilteredText] = []
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in failures:
+            if isinstance(failure, GraphBubbleUp):
+                raise failure
+        for source, outcome in zip(sources, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                told = str(refusal_in(outcome) or f"the filter failed: {words(outcome)}")
+                texts.append(FilteredText(source=source.kind, index=source.place, fallback=told))
+            else:
+                texts.append(outcome)
+        for text in texts:
+            emit("s2a.filtered", **text.model_dump(mode="json"))
+        error = words(failures[0]) if failures else progress.error
+        progress = progress.model_copy(
+            update={"texts": (*progress.texts, *texts), "usage": progress.usage + usage, "error": error}
+        )
+        fallback = next((text.fallback for text in texts if text.fallback), None)
+        if fallback and self.on_filter_failure == "raise":
+            raise FilterError(
+                f"{fallback}. What the other texts became is in `.result.texts`; "
+                "`on_filter_failure='original'` goes on with the text as it was",
+                result=self.result(progress, error=error or fallback),
+            ) from (failures[0] if failures else None)
+        return progress
+
+    def answer_messages(
+        self, messages: Sequence[AnyMessage], texts: Sequence[FilteredText], documents: Sequence[str] = ()
+    ) -> list[AnyMessage]:
+        """Return what is answered; see `filtering.rewriting.answer_messages`."""
+        template = self.filtering.template
+        return answer_messages(messages, texts, documents, template, mode=self.mode, instruct=self.instruct)
+
+
+class FilterEach(Runnable[Source, FilteredText]):
+    """Filters one text."""
+
+    def __init__(self, model: Runnable[Any, AIMessage], filtering: Filtering) -> None:
+        self.name = "filter_each"
+        self.model = model
+        self._filtering = filtering
+
+    def invoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
+        """Return what becomes of a text."""
+        if self._filtering.skips(input):
+            return _skipped(input)
+        steps = self._filtering.filter(input)
+        asking = next(steps)
+        while True:
+            reply = self.model.invoke(asking.messages, config)
+            try:
+                asking = _again(input, steps.send(reply))
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+
+    async def ainvoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
+        """Return what becomes of a text."""
+        if self._filtering.skips(input):
+            return _skipped(input)
+        steps = self._filtering.filter(input)
+        asking = next(steps)
+        while True:
+            reply = await self.model.ainvoke(asking.messages, config)
+            try:
+                asking = _again(input, steps.send(reply))
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+
+
+def _again(source: Source, asking: Asking) -> Asking:
+    """Tell of a reply that was rejected."""
+    emit(
+        "s2a.rejected",
+        source=source.kind,
+        index=source.place,
+        attempt=asking.rejected[0].attempt,
+        violations=[violation.model_dump(mode="json") for violation in asking.rejected],
+    )
+    return asking
+
+
+def _skipped(source: Source) -> FilteredText:
+    return FilteredText(source=source.kind, index=source.place, skipped=True)
