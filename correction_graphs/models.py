@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallb
 from langchain_core.runnables.base import RunnableBindingBase
 
 from correction_graphs.errors import MissingExtraError, ModelFileError, SettingsError
+from correction_graphs.results import Record
 
 ModelLike = str | os.PathLike[str] | Runnable[Any, Any]
 """A provider string such as "openai:gpt-5-mini", a GGUF file, a chat model, a runnable from messages to a message, or a
@@ -23,7 +24,11 @@ compiled graph over `messages` such as an agent."""
 
 
 class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
-    """Calls what the user gave as a model, and hands back one AI message with an id."""
+    """Calls what the user gave as a model, and hands back one AI message with an id.
+
+    Where that is a graph that returns results of this package beside the message, such as another method or an agent
+    with middleware, they are in the message's `response_metadata` afterwards, under their names and as plain data.
+    """
 
     def __init__(self, model: ModelLike) -> None:
         self.model = load_model(model)
@@ -52,7 +57,7 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
             answers = [m for m in reply.get("messages", ()) if isinstance(m, AIMessage) and m.id not in old]
             if not answers:
                 raise TypeError(f"the graph {self.name!r} appended no AI message to `messages`, so there is no answer")
-            reply = answers[-1]
+            reply = _with_results(answers[-1], reply)
         if isinstance(reply, AIMessageChunk):
             reply = message_chunk_to_message(reply)
         if isinstance(reply, str):
@@ -63,6 +68,14 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
                 "a model takes messages and returns an AI message, or is a graph that appends one to `messages`"
             )
         return reply if reply.id else reply.model_copy(update={"id": str(uuid4())})
+
+
+def _with_results(answer: AIMessage, state: Mapping[str, Any]) -> AIMessage:
+    """Return the answer of a graph with the results that it returned beside it, so that they outlive the graph."""
+    results = {name: value.model_dump(mode="json") for name, value in state.items() if isinstance(value, Record)}
+    if not results:
+        return answer
+    return answer.model_copy(update={"response_metadata": {**answer.response_metadata, **results}})
 
 
 def load_model(model: ModelLike, **settings: Any) -> Runnable[Any, Any]:
