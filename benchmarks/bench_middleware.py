@@ -1,8 +1,8 @@
-"""What `CaCMiddleware` adds to an agent of LangChain's, for each model call.
+"""What `CaCMiddleware` and `S2AMiddleware` add to an agent of LangChain's, for each model call.
 
 The model answers at once, so that nothing but the agent is measured. All agents run in turn in one process, each as
-often; a run's time is divided by the model calls in it, checks included. Where `deepagents` is installed, its
-`RubricMiddleware` runs beside them. Whatever checks with a model makes one call for each check.
+often; a run's time is divided by the model calls in it, those of critics and filters included. Where `deepagents` is
+installed, its `RubricMiddleware` runs beside them. Whatever checks with a model makes one call for each check.
 
     python benchmarks/bench_middleware.py [--repeats N] [--tool-calls N]
 """
@@ -29,7 +29,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 
-from correction_graphs import CaCMiddleware, LLMCritic
+from correction_graphs import CaCMiddleware, LLMCritic, S2AMiddleware
 
 try:
     RubricMiddleware = importlib.import_module("deepagents.middleware.rubric").RubricMiddleware
@@ -69,6 +69,13 @@ class InstantCritic(InstantChatModel):
     def _generate(self, *_: Any, **__: Any) -> ChatResult:
         reply = calling("GraderResponse", PASSED, 0) if self.rubric else AIMessage("Verdict: not biased")
         return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+class InstantFilter(InstantChatModel):
+    """Finds nothing to leave out."""
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(f"Context: none\nQuestion: {QUESTION}"))])
 
 
 def calling(name: str, args: dict[str, Any], number: int) -> AIMessage:
@@ -123,6 +130,8 @@ def contenders() -> dict[str, Contender]:
             lambda awaited: [CaCMiddleware(asays_canberra if awaited else says_canberra)], 0, ask
         ),
         "CaC, critic": Contender(lambda _: [CaCMiddleware(critic)], 1, ask),
+        "S2A": Contender(lambda _: [S2AMiddleware(InstantFilter())], 1, ask),
+        "S2A and CaC": Contender(lambda _: [S2AMiddleware(InstantFilter()), CaCMiddleware(critic)], 2, ask),
     }
     if RubricMiddleware is not None:
         rubric = {**ask, "rubric": "The answer is true."}
