@@ -8,10 +8,11 @@ from typing import NotRequired
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
 from correction_graphs import (
     Budget,
@@ -221,6 +222,29 @@ async def test_a_person_inside_is_asked_through_all_layers_and_nothing_is_done_t
     assert out["messages"][-1].text == "Canberra."
     assert (len(filterer.asked), len(model.asked)) == (1, 3)
     assert len(out["messages"][-1].response_metadata["cac"]["rounds"]) == 2
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_person_who_judges_what_rain_writes_is_asked_through_the_check(awaited):
+    asked = []
+
+    def person(text):
+        asked.append(text)
+        return 1.0 if interrupt(text) else -1.0
+
+    chat = ChatRain(
+        backend=choosing("Sydney it is.", "Canberra it is."),
+        judge=RunnableLambda(person),
+        settings=small(leaves=1, add=1),
+    )
+    graph = create_cac_graph(chat, checker=is_canberra, checkpointer=InMemorySaver())
+    config, mode = {"configurable": {"thread_id": "1"}}, "ainvoke" if awaited else "invoke"
+
+    out = await run(graph, mode, config=config)
+    while "__interrupt__" in out:
+        out = await run(graph, mode, Command(resume="Canberra" in out["__interrupt__"][0].value), config)
+    assert out["messages"][-1].text == "Canberra it is."
+    assert any("Sydney" in text for text in asked)
 
 
 # Budgets and failures

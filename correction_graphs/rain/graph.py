@@ -305,17 +305,9 @@ def _teller() -> Any:
 
 
 def _given_up(run: Run, error: BaseException) -> BaseException:
-    """Close a run, and return what to raise: with the result so far, also what is no error of its own, such as Ctrl-C.
-
-    A judge that asks a person interrupts the graph; to the search that is a failure like any other.
-    """
+    """Close a run, and return what to raise: with the result so far, also what is no error of ours, such as Ctrl-C."""
     run.close()
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, GraphBubbleUp):
-            return cause
-        cause = cause.__cause__
-    if not hasattr(error, "result"):
+    if not hasattr(error, "result") and not isinstance(error, GraphBubbleUp):
         error.result = run.result("failed", error=type(error).__name__)  # type: ignore[attr-defined]
     return error
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
+from langgraph.errors import GraphBubbleUp
+
 from correction_graphs.backends.base import RewindableBackend
 from correction_graphs.errors import ContextLengthError, CorrectionError, SearchContextError, SearchError
 from correction_graphs.rain.gathering import Gathering, gathering_of
@@ -106,6 +108,7 @@ class Run:
         try:
             return self._add(self._gathering.drive(self._search.commit()))
         except CorrectionError as error:
+            _let_interrupts_pass(error)
             raise self.failed(error) from error
         finally:
             self._seconds += time.perf_counter() - began
@@ -116,6 +119,7 @@ class Run:
         try:
             return self._add(await self._gathering.adrive(self._search.commit()))
         except CorrectionError as error:
+            _let_interrupts_pass(error)
             raise self.failed(error) from error
         finally:
             self._seconds += time.perf_counter() - began
@@ -163,6 +167,15 @@ class Run:
         )
         self.commits.append(told)
         return told
+
+
+def _let_interrupts_pass(error: BaseException) -> None:
+    """Raise what a judge that asks a person raised to interrupt the graph; to the search that is a failure."""
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, GraphBubbleUp):
+            raise cause from None
+        cause = cause.__cause__
 
 
 def template_of(judge: ValueFunction) -> TemplateInfo | None:
