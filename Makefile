@@ -16,7 +16,7 @@ RUN := .venv/bin/python -m
 # Two targets must not install into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test serve lint bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ demo: .venv/.installed-demo ## watch a small local model's answer being checked 
 
 test: .venv/.installed-dev ## run all tests
 	LANGSMITH_TRACING=false $(RUN) pytest $(PYTEST_ARGS)
+
+serve: .venv/.installed-dev ## serve the graphs of langgraph.json at http://127.0.0.1:2024, for development
+	LANGGRAPH_CLI_NO_ANALYTICS=1 .venv/bin/langgraph dev --no-browser --no-reload
 
 lint: .venv/.installed-dev ## check style, format and types
 	$(RUN) ruff check .

@@ -1,4 +1,4 @@
-"""The command line: `correction-graphs run cac "QUESTION"`, `run rain "PROMPT"` and `correction-graphs demo`."""
+"""The command line: `correction-graphs run cac "QUESTION"`, `run s2a`, `run rain`, `templates` and `demo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from correction_graphs import __version__
-from correction_graphs.cli_output import INTERRUPTED, asked, printable, tell
+from correction_graphs.cli_output import INTERRUPTED, asked, chat_model, check_base_url, printable, spent, tell
 from correction_graphs.errors import CorrectionError, RunError, SettingsError
 from correction_graphs.results import CacResult, Round, Usage, Verdict
 
@@ -53,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the default of an option, unless there is none or its help tells it."""
+
+    @override
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="correction-graphs", description="Language models that check, filter or rewind their own answers."
@@ -68,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="Checking as Context: answer, check, and answer again",
         description="Checking as Context: a model answers, the answer is checked, and while it does not pass it is "
         "written again with question, answer and critique in view.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     cac.add_argument("question", help="the question, or - to read it from standard input")
     cac.add_argument("--system", metavar="TEXT", help="a system message to put in front")
@@ -91,16 +101,58 @@ def _parser() -> argparse.ArgumentParser:
     cac.add_argument("--html", metavar="FILE", help="write the run to FILE as a page, round by round with what changed")
     cac.set_defaults(run=_run_cac)
 
+    _add_s2a(run)
     _add_rain(run)
+    _add_templates(commands)
 
     demo = commands.add_parser(
         "demo",
         help="three questions to a small local model, round by round",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     _add_model_options(demo)
     demo.set_defaults(run=_run_demo)
     return parser
+
+
+def _add_s2a(methods: Any) -> None:
+    s2a = methods.add_parser(
+        "s2a",
+        help="System 2 Attention: take opinions or distractions out of the question, then answer",
+        description="System 2 Attention: a model writes the question down again without what could sway an answer, "
+        "and the answer is written from what is left.",
+        formatter_class=_Help,
+    )
+    s2a.add_argument("question", help="the question, or - to read it from standard input")
+    s2a.add_argument("--system", metavar="TEXT", help="a system message to put in front; it is not filtered")
+    s2a.add_argument(
+        "--document",
+        action="append",
+        metavar="FILE",
+        help="a text that is filtered as well and shown with the question; may be given several times",
+    )
+    s2a.add_argument(
+        "--template",
+        default="unbiased",
+        help="what is taken out: name (unbiased, relevant, unbiased@zh, …) or file of a template",
+    )
+    s2a.add_argument(
+        "--rewrite",
+        default="sections",
+        help="what the filter writes: sections (context and question apart) or single (one text)",
+    )
+    s2a.add_argument(
+        "--mode",
+        default="replace",
+        help="what is answered: replace (the filtered text alone) or keep_original (both texts)",
+    )
+    s2a.add_argument("--filter-model", metavar="SPEC", help="the model that filters (default: --model)")
+    s2a.add_argument(
+        "--skip-if-clean", action="store_true", help="do not filter texts in which a cheap test finds nothing to filter"
+    )
+    _add_model_options(s2a, max_tokens=512, longest="the longest answer or filtered text")
+    s2a.add_argument("--json", action="store_true", help="print one JSON document instead of the progress")
+    s2a.set_defaults(run=_run_s2a)
 
 
 def _add_rain(methods: Any) -> None:
@@ -109,7 +161,7 @@ def _add_rain(methods: Any) -> None:
         help="RAIN: search for the answer, and rewind where the model's own judgement is low",
         description="RAIN: a local model writes its answer a piece at a time; it tries several, judges each, and goes "
         "back until one is good enough.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     rain.add_argument("question", metavar="PROMPT", help="what is asked, or - to read it from standard input")
     rain.add_argument("--system", metavar="TEXT", help="a system message to put in front")
@@ -133,7 +185,44 @@ def _add_rain(methods: Any) -> None:
     rain.set_defaults(run=_run_rain)
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def _add_templates(commands: Any) -> None:
+    templates = commands.add_parser(
+        "templates", help="list, show, copy and check the prompts of the methods"
+    ).add_subparsers(title="commands", required=True, metavar="COMMAND")
+    methods = ("cac", "s2a", "rain")
+
+    listing = templates.add_parser("list", help="the templates that come with the package")
+    listing.add_argument("--method", choices=methods, help="only those of this method")
+    listing.add_argument("--json", action="store_true", help="print one JSON document")
+    listing.set_defaults(run=_templates("list_them"))
+
+    show = templates.add_parser("show", help="print a template's file")
+    show.add_argument("name", metavar="NAME", help="such as bias, or bias@zh for another language")
+    show.add_argument("--method", choices=methods, help="whose, where several have one of this name")
+    show.set_defaults(run=_templates("show"))
+
+    copy = templates.add_parser("copy", help="copy a template's file, to make one's own of it")
+    copy.add_argument("name", metavar="NAME", help="such as bias, or bias@zh for another language")
+    copy.add_argument("file", nargs="?", metavar="FILE", help="where to (default: NAME.yaml, here)")
+    copy.add_argument("--method", choices=methods, help="whose, where several have one of this name")
+    copy.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+    copy.set_defaults(run=_templates("copy"))
+
+    check = templates.add_parser(
+        "check",
+        help="tell what is wrong with templates of one's own, and what they can be used for",
+        description="Tell what is wrong with each file, as FILE:LINE:COLUMN: MESSAGE, or else what it can be used for. "
+        "The exit status is 1 if anything is wrong.",
+    )
+    check.add_argument("files", nargs="+", metavar="FILE", help="a template")
+    check.add_argument("--method", choices=methods, help="the method that they must be for (default: any)")
+    check.add_argument("--json", action="store_true", help="print one JSON document")
+    check.set_defaults(run=_templates("check"))
+
+
+def _add_model_options(
+    parser: argparse.ArgumentParser, *, max_tokens: int = 256, longest: str = "the longest answer or critique"
+) -> None:
     parser.add_argument(
         "--model",
         default="smollm2",
@@ -142,7 +231,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--base-url", metavar="URL", help="an OpenAI-compatible server, for --model openai:NAME")
     parser.add_argument("--temperature", type=float, help="0 for the likeliest answer (default: the model's own)")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="the longest answer or critique")
+    parser.add_argument("--max-tokens", type=int, default=max_tokens, metavar="N", help=longest)
     parser.add_argument("--seed", type=int, help="makes sampling reproducible, where the model can")
 
 
@@ -169,6 +258,21 @@ def _run_rain(options: argparse.Namespace) -> int:
     return run_rain(options)
 
 
+def _run_s2a(options: argparse.Namespace) -> int:
+    from correction_graphs.cli_s2a import run_s2a  # noqa: PLC0415  (likewise)
+
+    return run_s2a(options)
+
+
+def _templates(command: str) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        from correction_graphs import cli_templates  # noqa: PLC0415  (likewise)
+
+        return int(getattr(cli_templates, command)(options))
+
+    return run
+
+
 def _run_demo(options: argparse.Namespace) -> int:
     view = _view()
     model = _model(options, view)
@@ -184,20 +288,9 @@ def _run_demo(options: argparse.Namespace) -> int:
 
 
 def _model(options: argparse.Namespace, view: View) -> Any:
-    from correction_graphs.models import load_model  # noqa: PLC0415  (likewise)
-
-    settings = {
-        name: getattr(options, name)
-        for name in ("temperature", "max_tokens", "seed", "base_url")
-        if getattr(options, name) is not None
-    }
-    if options.base_url:
-        if not options.model.startswith("openai:"):
-            raise SettingsError(f"--base-url goes with --model openai:NAME, not with {options.model!r}")
-        # Servers of one's own mostly ask for no key, but the client insists on one.
-        settings["api_key"] = os.environ.get("OPENAI_API_KEY", "none")
+    check_base_url(options, options.model)
     with view.waiting(f"loading {options.model}"):
-        return load_model(options.model, **settings)
+        return chat_model(options.model, options)
 
 
 def _run_graph(
@@ -340,11 +433,11 @@ class PlainView(SilentView):
     @override
     def ended(self, result: CacResult) -> None:
         self._line(f"[final, {_status(result)}] {result.answer}")
-        self._line(f"[total] {_spent(result.usage)}")
+        self._line(f"[total] {spent(result.usage)}")
 
     @override
     def stopped(self, result: CacResult) -> None:
-        self._line(f"[stopped] {len(result.rounds)} answer(s) until then; {_spent(result.usage)}")
+        self._line(f"[stopped] {len(result.rounds)} answer(s) until then; {spent(result.usage)}")
         if result.answer:
             self._line(f"[best so far] {result.answer}")
 
@@ -395,12 +488,12 @@ class RichView(View):
         self._panel(
             f"final, {_status(result)}", result.answer, "bold green" if result.status == "passed" else "bold yellow"
         )
-        self.note(_spent(result.usage))
+        self.note(spent(result.usage))
 
     @override
     def stopped(self, result: CacResult) -> None:
         self._panel("best so far", result.answer or "(no answer yet)", "bold yellow")
-        self.note(f"{len(result.rounds)} answer(s) until then; {_spent(result.usage)}")
+        self.note(f"{len(result.rounds)} answer(s) until then; {spent(result.usage)}")
 
     def _panel(self, heading: str, text: str, style: str) -> None:
         from rich.panel import Panel  # noqa: PLC0415
@@ -414,23 +507,15 @@ def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Say what an event means: heading, text and colour."""
     answer = f"answer {event['round'] + 1}"
     if event["type"] == "cac.draft":
-        return [(f"{answer}, {_spent(Usage(**event['usage']), calls=False)}", event["answer"], "cyan")]
+        return [(f"{answer}, {spent(Usage(**event['usage']), calls=False)}", event["answer"], "cyan")]
     if event["type"] == "cac.verdict":
         verdict = _verdict(event)
         word, style = {True: ("passed", "green"), False: ("failed", "red"), None: ("unclear", "yellow")}[verdict.passed]
-        spent = _spent(Usage(**event["usage"]), calls=False)
-        return [(f"check of {answer}: {word}, {spent}", verdict.critique, style)]
+        tokens = spent(Usage(**event["usage"]), calls=False)
+        return [(f"check of {answer}: {word}, {tokens}", verdict.critique, style)]
     return []
 
 
 def _status(result: CacResult) -> str:
     chosen = f"answer {result.chosen + 1} of {len(result.rounds)}" if result.chosen is not None else "no answer"
     return f"{result.status}: {chosen}" + (f"; {result.error}" if result.error else "")
-
-
-def _spent(usage: Usage, *, calls: bool = True) -> str:
-    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-    tokens = f"{usage.input_tokens}{cached} tokens in, {usage.output_tokens} out, {usage.seconds:.1f} s"
-    if usage.unreported_calls:
-        tokens += f" ({usage.unreported_calls} calls did not report their tokens)"
-    return f"{usage.model_calls} model calls, {tokens}" if calls else tokens

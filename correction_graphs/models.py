@@ -11,7 +11,13 @@ from uuid import uuid4
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.load import dumps
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    convert_to_messages,
+    message_chunk_to_message,
+)
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
@@ -54,7 +60,8 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
     def _read(self, asked: Sequence[BaseMessage], reply: Any) -> AIMessage:
         if self._over_state:
             old = {message.id for message in asked if message.id}  # a graph hands these back, and they are no answer
-            answers = [m for m in reply.get("messages", ()) if isinstance(m, AIMessage) and m.id not in old]
+            messages = convert_to_messages(reply.get("messages", ()))  # those of a graph on a server are dicts
+            answers = [m for m in messages if isinstance(m, AIMessage) and m.id not in old]
             if not answers:
                 raise TypeError(f"the graph {self.name!r} appended no AI message to `messages`, so there is no answer")
             reply = _with_results(answers[-1], reply)
@@ -73,6 +80,7 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
 def _with_results(answer: AIMessage, state: Mapping[str, Any]) -> AIMessage:
     """Return the answer of a graph with the results that it returned beside it, so that they outlive the graph."""
     results = {name: value.model_dump(mode="json") for name, value in state.items() if isinstance(value, Record)}
+    results |= {name: state[name] for name in _RESULTS if isinstance(state.get(name), dict)}  # of a graph on a server
     if not results:
         return answer
     return answer.model_copy(update={"response_metadata": {**answer.response_metadata, **results}})
@@ -176,7 +184,10 @@ def _takes_state(model: Runnable[Any, Any]) -> bool:
         return _takes_state(model.runnable)
     if not hasattr(model, "get_state"):
         return False
-    fields = model.get_input_jsonschema().get("properties", {})
+    try:
+        fields = model.get_input_jsonschema().get("properties", {})
+    except Exception:  # noqa: BLE001  (LangGraph's `RemoteGraph` has none, and fails at making one up)
+        return True
     if "messages" not in fields:
         raise SettingsError(f"the graph {model.get_name()!r} has no `messages` in its input; it has {sorted(fields)}")
     return True
@@ -198,4 +209,5 @@ def identity_of(model: Runnable[Any, Any]) -> str:
     return f"{type(model).__qualname__} {uuid4().hex}"
 
 
+_RESULTS = ("cac", "s2a", "rain")
 _UNKNOWN = '"not_implemented"'  # what LangChain writes in the place of what it cannot serialize

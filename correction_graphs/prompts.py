@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -334,7 +335,7 @@ def list_templates(method: str | None = None) -> list[Template]:
         TemplateError: If there is no such method, or a template does not load.
     """
     methods = ROLES if method is None else [method]
-    templates = [read_template(path) for each in methods for path in _shipped(each).values()]
+    templates = [read_template(path) for each in methods for path in template_files(each).values()]
     return sorted(templates, key=lambda template: (template.method, template.name, template.language))
 
 
@@ -344,7 +345,9 @@ def read_template(path: Path) -> Template:
     Raises:
         TemplateError: If the file cannot be read or is not a template; says in which line, where that is known.
     """
-    return parse_template(_text_of(path), where=str(path))
+    data = _bytes_of(path)
+    with _faults_as_error(str(path)):
+        return _template_in(_decoded(data))
 
 
 def parse_template(text: str, *, where: str = "template") -> Template:
@@ -360,17 +363,73 @@ def parse_template(text: str, *, where: str = "template") -> Template:
     Raises:
         TemplateError: If it is not a template; says in which line, where that is known.
     """
-    node, content = _parsed(text, where)
+    with _faults_as_error(where):
+        return _template_in(text)
+
+
+class Fault(NamedTuple):
+    """Something that is wrong with a template's file.
+
+    Attributes:
+        text: What is wrong, and what would be right.
+        line: Where it is, counted from 1; None if it is about the file as a whole.
+        column: Likewise.
+    """
+
+    text: str
+    line: int | None = None
+    column: int | None = None
+
+
+def examine_template(path: Path, *, method: str | None = None) -> Template | tuple[Fault, ...]:
+    """Read a template from a file, or return all that is wrong with it, from top to bottom.
+
+    Args:
+        path: The file.
+        method: The method the template must be for; None for any.
+    """
+    try:
+        return _template_in(_decoded(_bytes_of(path)), method)
+    except _FaultyError as found:
+        return found.faults
+    except TemplateError as error:
+        return (Fault(str(error)),)
+
+
+def _template_in(text: str, method: str | None = None) -> Template:
+    node, content = _parsed(text)
     if node is None or not isinstance(content, dict):
         found = "nothing" if node is None else "a list" if isinstance(content, list) else "text"
-        raise TemplateError(
-            f"{where}: a template is a mapping of {_quoted(Template.model_fields)}, but this is {found}"
-        )
+        problem = f"a template is a mapping of {_quoted(Template.model_fields)}, but this is {found}"
+        raise _FaultyError(_fault(problem, node.start_mark if node else None))
     try:
-        return Template.model_validate(content)
+        template = Template.model_validate(content)
     except ValidationError as error:
-        problems = [f"{where}{_at(_mark_of(path, node))}: {path}: {problem}" for path, problem in _problems(error)]
-        raise TemplateError("\n".join(problems)) from error
+        problems = _all_problems(content, error)
+        faults = [_fault(f"{path}: {problem}", _mark_of(path, node)) for path, problem in problems]
+        raise _FaultyError(*sorted(faults, key=lambda fault: fault[1:])) from error
+    if method not in (None, template.method):
+        problem = f"method: {template.method!r}, but a template for {method!r} is needed"
+        raise _FaultyError(_fault(problem, _mark_of("method", node)))
+    return template
+
+
+class _FaultyError(Exception):
+    """A text is no template; keeps all that is wrong with it."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = faults
+        super().__init__(*faults)
+
+
+@contextmanager
+def _faults_as_error(where: str) -> Iterator[None]:
+    try:
+        yield
+    except _FaultyError as found:
+        at = [f", line {fault.line}, column {fault.column}" if fault.line else "" for fault in found.faults]
+        told = [f"{where}{place}: {fault.text}" for place, fault in zip(at, found.faults, strict=True)]
+        raise TemplateError("\n".join(told)) from found
 
 
 # --- Files --------------------------------------------------------------------------------------------------------
@@ -383,20 +442,30 @@ def _is_path(name_or_path: object) -> bool:
     return text.lower().endswith((".yaml", ".yml")) or "/" in text or os.sep in text
 
 
-def _text_of(path: Path) -> str:
+def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise TemplateError(f"there is no template file {str(path)!r} (looked for in {str(Path.cwd())!r})") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise TemplateError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except (OSError, ValueError) as error:
-        raise TemplateError(f"the template file {str(path)!r} cannot be read: {error}") from error
+        told = getattr(error, "strerror", None) or error
+        raise TemplateError(f"the template file {str(path)!r} cannot be read: {told}") from error
 
 
-def _shipped(method: str) -> dict[str, Path]:
-    """Return the files that come with the package by name, such as "bias" and "bias@zh"."""
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode()
+        raise _FaultyError(_fault_after(before, f"not UTF-8 ({error.reason}); save the file as UTF-8")) from error
+
+
+def template_files(method: str) -> dict[str, Path]:
+    """Return the files that come with the package by name, such as "bias" and "bias@zh".
+
+    Raises:
+        TemplateError: If there is no such method.
+    """
     if method not in ROLES:
         raise TemplateError(f"there are no templates for {method!r}; the methods are {_quoted(ROLES)}")
     package = Path(__file__).parent
@@ -406,7 +475,7 @@ def _shipped(method: str) -> dict[str, Path]:
 
 
 def _shipped_file(name: str, method: str) -> Path:
-    known = _shipped(method)
+    known = template_files(method)
     path = known.get(name.removesuffix("@en"))
     if path is None:
         close = difflib.get_close_matches(name.lower(), known, n=1)
@@ -437,20 +506,19 @@ def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
-def _parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
+def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
     """Return the nodes of a document, which know their places, and the same as texts, lists and dicts."""
     try:
         node = yaml.compose(text, _Loader)
         return node, None if node is None else _plain(node)
     except yaml.MarkedYAMLError as error:
         problem = ": ".join(part for part in (error.context, error.problem) if part)
-        raise TemplateError(f"{where}{_at(error.problem_mark)}: {problem}") from error
+        raise _FaultyError(_fault(problem, error.problem_mark)) from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
         problem = f"the character {chr(error.character)!r} is not allowed; write it as an escape in double quotes"
-        raise TemplateError(f"{where}, line {line}: {problem}") from error
+        raise _FaultyError(_fault_after(text[: error.position], problem)) from error
     except RecursionError as error:
-        raise TemplateError(f"{where}: nested too deeply to be a template") from error
+        raise _FaultyError(Fault("nested too deeply to be a template")) from error
 
 
 def _plain(node: yaml.Node) -> Any:
@@ -462,6 +530,8 @@ def _plain(node: yaml.Node) -> Any:
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise _refused("a key must be text; a value that starts with a brace needs quotes", key)
+        if node.flow_style and isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
+            raise _refused(f"{{{key.value}}} is a mapping in YAML; a value that starts with a brace needs quotes", node)
         if key.value in content:
             raise _refused(f"the key {key.value!r} is given twice", key)
         content[key.value] = _plain(value)
@@ -476,8 +546,14 @@ def _mark_of(path: str, node: yaml.Node, nearest: yaml.Mark | None = None) -> ya
     return nearest or node.start_mark
 
 
-def _at(mark: yaml.Mark | None) -> str:
-    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+def _fault(text: str, mark: yaml.Mark | None) -> Fault:
+    """Return a fault at a mark, by default at the beginning."""
+    return Fault(text, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
+
+
+def _fault_after(before: str, text: str) -> Fault:
+    """Return a fault right after what is in order."""
+    return Fault(text, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 # --- Problems -----------------------------------------------------------------------------------------------------
@@ -518,6 +594,17 @@ def _problems(error: ValidationError) -> Iterator[_Problem]:
             yield _Problem(path, f"unknown field; the fields are {_quoted(fields)}")
         else:
             yield _Problem(path, str(cause) if cause else _PLAIN_WORDS.get(found["type"], found["msg"]))
+
+
+def _all_problems(content: Mapping[str, Any], error: ValidationError) -> list[_Problem]:
+    """Return what is wrong with a template's fields, and also, if they hide it, what is wrong with its texts."""
+    found = list(_problems(error))
+    about_texts = {name: content[name] for name in ("method", "labels", "prompts") if name in content}
+    try:
+        Template.model_validate({"name": "any", "version": "1", "language": "en", **about_texts})
+    except ValidationError as hidden:
+        found += _problems(hidden)
+    return list(dict.fromkeys(found))
 
 
 def _role_problems(template: Template) -> Iterator[_Problem]:

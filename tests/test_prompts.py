@@ -212,7 +212,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> Non
     path = tmp_path / "tone.yaml"
     path.write_bytes(VALID.replace("made up", "ça").encode("latin-1"))
 
-    with pytest.raises(TemplateError, match=r"tone\.yaml, line 6: not UTF-8 \(invalid continuation byte\)"):
+    with pytest.raises(TemplateError, match=r"tone\.yaml, line 6, column 9: not UTF-8 \(invalid continuation byte\)"):
         load_template(path)
 
 
@@ -234,7 +234,7 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path: Path) -> None:
             VALID.replace("method: cac", "method cac:\t- "),
             "line 4, column 12: while scanning for the next token: found character '\\t' that cannot start any token",
         ),
-        (VALID + "\x07", "my.yaml, line 21: the character '\\x07' is not allowed; write it as an escape"),
+        (VALID + "\x07", "my.yaml, line 21, column 1: the character '\\x07' is not allowed; write it as an escape"),
         (f"{VALID}---\n{VALID}", "my.yaml, line 21, column 1: expected a single document in the stream: but found"),
         (VALID + "name: other", "my.yaml, line 21, column 1: the key 'name' is given twice"),
         (
@@ -250,7 +250,7 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path: Path) -> None:
             "my.yaml, line 2, column 10: tags are not allowed",
         ),
         ("[" * 20_000, "my.yaml: nested too deeply to be a template"),
-        ("", "my.yaml: a template is a mapping of 'name', 'version', 'language'"),
+        ("", "my.yaml, line 1, column 1: a template is a mapping of 'name', 'version', 'language'"),
         ("# only a comment\n", "but this is nothing"),
         ("- name: tone", "but this is a list"),
         ("just words", "but this is text"),

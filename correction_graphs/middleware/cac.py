@@ -50,7 +50,7 @@ from correction_graphs.middleware.common import (
     is_durable,
 )
 from correction_graphs.nodes import Quietly, let_pass
-from correction_graphs.prompts import Template
+from correction_graphs.prompts import Template, load_template
 from correction_graphs.ranked import Ranked
 from correction_graphs.results import CacResult, Usage
 from correction_graphs.strategy_adapters import StrategyLike
@@ -145,7 +145,7 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self.state_schema = cast("Any", TypedDict)("CaCAgentState", channels)
         self._settings: dict[str, Any] = {
             "checker": checker,
-            "template": template,
+            "template": load_template(template),  # here, and not when the agent runs, perhaps on an event loop
             "style": style,
             "strategy": strategy,
             "max_rounds": max_rounds,
