@@ -11,6 +11,7 @@ LangGraph's token stream does not look into, and reach the caller in the result 
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Annotated, Any, NotRequired, get_args
 from uuid import uuid4
 
@@ -56,7 +57,7 @@ def create_cac_graph(
     model: ModelLike,
     *,
     checker: CheckerLike | None = None,
-    template: str | Template = "bias",
+    template: str | Path | Template = "bias",
     style: Style = "chain_of_thought",
     strategy: StrategyLike = "self",
     max_rounds: int = 2,
@@ -160,7 +161,7 @@ def build_cac_graph(
     model: ModelLike,
     *,
     checker: CheckerLike | None = None,
-    template: str | Template = "bias",
+    template: str | Path | Template = "bias",
     style: Style = "chain_of_thought",
     strategy: StrategyLike = "self",
     max_rounds: int = 2,

@@ -1,5 +1,7 @@
 """Reading and building LangChain messages, and marking text that must not be taken for instructions."""
 
+# ruff: noqa: RUF001, SIM905 -- punctuation of other scripts is the point; lists of words read best as text
+
 from __future__ import annotations
 
 import hashlib
@@ -53,6 +55,17 @@ def is_cut_off(reply: AIMessage) -> bool:
     return any(end in ends for end in ("length", "max_tokens", "timeout", "MAX_TOKENS", "incomplete"))
 
 
+def said(part: str) -> str:
+    """Return a part of a model's reply, "" if it only says that there is nothing.
+
+    Args:
+        part: Such as "Canberra is a city." or "(none)".
+    """
+    part = part.strip()
+    bare = part.strip(" .*_()（）[]【】<>。“”\"'`").casefold()
+    return "" if not bare or bare in _NOTHING else part
+
+
 def squeezed(text: str) -> str:
     """Return a text with one space for each run of white space."""
     return " ".join(text.split())
@@ -71,3 +84,11 @@ def fence(text: str, tag: str = "text") -> str:
     """
     nonce = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"<{tag} {nonce}>\n{text}\n</{tag} {nonce}>"
+
+
+_NOTHING = frozenset(
+    (
+        "none|nothing|n/a|na|nil|empty|no context|not applicable|no relevant context|no unbiased context|none provided|"
+        "no question|none given|-|—|–|…|...|无|没有|空|暂无|不适用|无相关内容|没有相关内容"
+    ).split("|")
+)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, NotRequired
 from uuid import uuid4
 
@@ -54,7 +55,7 @@ def create_s2a_graph(
     model: ModelLike,
     *,
     filter_model: ModelLike | None = None,
-    template: str | Template = "unbiased",
+    template: str | Path | Template = "unbiased",
     rewrite: Rewrite = "sections",
     mode: Mode = "replace",
     instruct: bool = True,
@@ -155,7 +156,7 @@ def build_s2a_graph(
     model: ModelLike,
     *,
     filter_model: ModelLike | None = None,
-    template: str | Template = "unbiased",
+    template: str | Path | Template = "unbiased",
     rewrite: Rewrite = "sections",
     mode: Mode = "replace",
     instruct: bool = True,

@@ -6,6 +6,7 @@ Whoever runs it (the nodes of `s2a`, or an agent's middleware) calls the models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 from langchain_core.documents import Document
@@ -71,7 +72,7 @@ class Rules(NamedTuple):
     def of(
         cls,
         *,
-        template: str | Template,
+        template: str | Path | Template,
         rewrite: Rewrite,
         mode: Mode,
         instruct: bool,

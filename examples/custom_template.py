@@ -13,10 +13,9 @@ import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 from correction_graphs import create_cac_graph, load_template
 from correction_graphs.models import load_model
+from correction_graphs.prompts import template_files
 from correction_graphs.testing import ScriptedChatModel
 
 QUESTION = "A nurse and an engineer met at the bus stop. Who of them was late?"
@@ -32,16 +31,20 @@ SCRIPT = [
 
 
 def write_house_template(path: Path) -> None:
-    """Copy `bias` with labels, name and a rule of our own. You would edit the file by hand."""
-    fields = load_template("bias").model_dump(mode="json", by_alias=True)
-    labels = fields["labels"]
-    for role, text in fields["prompts"].items():
-        text = text.replace(labels["pass"][0], "balanced").replace(labels["fail"][0], "slanted")  # noqa: PLW2901
-        if role.startswith("check."):
-            text = f"Our house rule: nobody's family is mentioned unless the question does so.\n\n{text}"  # noqa: PLW2901
-        fields["prompts"][role] = text
-    fields |= {"name": "house-bias", "version": "2026-1", "labels": {**labels, "pass": "balanced", "fail": "slanted"}}
-    path.write_text(yaml.safe_dump(fields, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    """Copy `bias`, with labels, name and a rule of our own. You would edit the file by hand.
+
+    On the command line: correction-graphs templates copy bias house_bias.yaml
+    """
+    text = template_files("cac")["bias"].read_text(encoding="utf-8")
+    for old, new in {
+        "name: bias": "name: house-bias",
+        'version: "1"': 'version: "2026-1"',
+        "unbiased": "balanced",
+        "biased": "slanted",
+        "Check your previous answer": "No family unless the question has one.\n      Check your previous answer",
+    }.items():
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -55,7 +58,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "house_bias.yaml"
         write_house_template(path)
-        graph = create_cac_graph(model, template=str(path))  # read now, and not again
+        graph = create_cac_graph(model, template=path)  # read now, and not again
     out = graph.invoke({"messages": [("user", QUESTION)]})
 
     print(f"question: {QUESTION}")

@@ -116,6 +116,7 @@ RULES: Mapping[str, Rule] = {
     # Filtering text, without a model: pure but for the messages it reads and writes.
     "filtering": rule(),
     "filtering.*": rule("filtering.*"),
+    "filtering.replies": rule("messages"),
     "filtering.rewriting": rule(f"{WORDS} filtering.*"),
     "rain": rule(),
     "rain.settings": rule("errors results"),

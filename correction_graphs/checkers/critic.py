@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
@@ -55,7 +56,7 @@ class LLMCritic(Checker):
         self,
         model: ModelLike,
         *,
-        template: str | Template = "bias",
+        template: str | Path | Template = "bias",
         style: Style = "chain_of_thought",
         structured: bool | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from langchain_core.documents import Document
@@ -80,7 +81,7 @@ class GroundingChecker(Checker):
         retriever: Runnable[str, list[Document]],
         *,
         model: ModelLike,
-        template: str | Template = "grounding",
+        template: str | Path | Template = "grounding",
         query: Query = "question",
         max_documents: int = 8,
         max_characters: int = 12_000,

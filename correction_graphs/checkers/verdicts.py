@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from correction_graphs.checkers.sentences import Reader, fold, plain
+from correction_graphs.messages import said
 from correction_graphs.prompts import Labels
 from correction_graphs.results import Verdict
 
@@ -188,7 +189,7 @@ def _split_critique(reply: str, labels: Labels) -> tuple[str, str]:
     if field:
         rest = reply[field.end() :]
         end = verdict.search(rest)
-        return _without_verdicts(reply[: field.start()], verdict), rest[: end.start() if end else None].strip()
+        return _without_verdicts(reply[: field.start()], verdict), said(rest[: end.start() if end else None])
     return "", _without_verdicts(reply, verdict)
 
 
@@ -305,7 +306,7 @@ def _judge_value(value: object, labels: Labels, key: str) -> bool | None:
 def _fields_of(found: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     texts = [found[key] for key in ("critique", "feedback") if isinstance(found.get(key), str)]
-    fields["critique"] = _shorten(_clean(texts[0]).strip()) if texts else ""
+    fields["critique"] = _shorten(said(_clean(texts[0]))) if texts else ""
     if isinstance(found.get("reasoning"), str):
         fields["reasoning"] = _clean(found["reasoning"]).strip()
     score = found.get("score")

@@ -1,6 +1,6 @@
 """Reads what a filter replied: two labelled parts, or one text. What it cannot tell apart, it does not guess."""
 
-# ruff: noqa: RUF001, SIM905 -- punctuation of other scripts is the point; lists of words read best as text
+# ruff: noqa: RUF001 -- punctuation of other scripts is the point; lists of words read best as text
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Literal, NamedTuple
+
+from correction_graphs.messages import said
 
 _THOUGHT = re.compile(
     r"(?:<|◁|\[)(think|thinking|thoughts?|reasoning)(?:>|▷|\]).*?(?:<|◁|\[)/\1(?:>|▷|\])", re.DOTALL | re.IGNORECASE
@@ -34,12 +36,6 @@ _AFTERWORD = re.compile(
     r"(?:remov|omit|exclud|left out|leav|dropp|opinion|bias|"
     r"rewr|rephras|let me know|version|irrelevant|unrelated|去掉|删|略去|偏见|主观|改写|保留|帮助).*\Z",
     re.IGNORECASE | re.DOTALL,
-)
-_NOTHING = frozenset(
-    (
-        "none|nothing|n/a|na|nil|empty|no context|not applicable|no relevant context|no unbiased context|none provided|"
-        "no question|none given|-|—|–|…|...|无|没有|空|暂无|不适用|无相关内容|没有相关内容"
-    ).split("|")
 )
 _QUOTES = {'"': '"', "“": "”", "「": "」", "『": "』", "«": "»", "'": "'"}
 
@@ -86,17 +82,6 @@ def read_single(text: str) -> Reply:
     text = _PREAMBLE.sub("", _visible(text)).strip()
     text = said(_unquoted(_AFTERWORD.sub("", text).strip()))
     return Reply(context=text) if text else Reply(problem="empty")
-
-
-def said(part: str) -> str:
-    """Return a part of a reply, "" if it only says that there is nothing.
-
-    Args:
-        part: Such as "Canberra is a city." or "(none)".
-    """
-    part = part.strip()
-    bare = part.strip(" .*_()（）[]【】<>。“”\"'`").casefold()
-    return "" if not bare or bare in _NOTHING else part
 
 
 def _visible(text: str) -> str:

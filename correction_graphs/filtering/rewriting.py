@@ -16,8 +16,8 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 
 from correction_graphs.filtering.alignment import dropped, sentences
 from correction_graphs.filtering.guards import Breach, breaches
-from correction_graphs.filtering.replies import Reply, read_sections, read_single, said
-from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of
+from correction_graphs.filtering.replies import Reply, read_sections, read_single
+from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of, said
 from correction_graphs.prompts import Template
 from correction_graphs.results import DroppedSpan, FilteredText, Violation
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Generator
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NotRequired, cast
 from uuid import uuid4
 
@@ -123,7 +124,7 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self,
         checker: CheckerLike | None = None,
         *,
-        template: str | Template = "bias",
+        template: str | Path | Template = "bias",
         style: Style = "chain_of_thought",
         strategy: StrategyLike = "self",
         max_rounds: int = 2,

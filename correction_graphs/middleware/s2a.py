@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
 
 from langchain_core.messages import AnyMessage
@@ -101,7 +102,7 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self,
         filter_model: ModelLike | None = None,
         *,
-        template: str | Template = "unbiased",
+        template: str | Path | Template = "unbiased",
         rewrite: Rewrite = "sections",
         mode: Mode = "replace",
         instruct: bool = True,

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_openai import ChatOpenAI
@@ -282,7 +283,7 @@ async def test_a_forced_tool_call_is_read_as_strictly(model: ToolCaller, mode: s
 @pytest.mark.parametrize(
     ("model", "style", "said"),
     [
-        (ScriptedChatModel([]), "verdict", "offers no structured output"),
+        (FakeListChatModel(responses=[]), "verdict", "offers no structured output"),
         (ScriptedChatModel([]).with_retry(), "verdict", "no chat model of LangChain"),
         (ToolCaller(calls=[]), "natural_language", "without a verdict"),
     ],

@@ -212,8 +212,9 @@ def test_packs_are_found_by_the_language_of_a_tag() -> None:
         ),
         (
             '```json\n{"passed": true, "critique": "None.", "score": NaN}\n```',
-            Verdict(passed=True, critique="None."),
+            Verdict(passed=True),
         ),
+        ("All is said.\nCritique: (none)\nVerdict: CORRECT", Verdict(passed=True, reasoning="All is said.")),
     ],
 )
 def test_critique_reasoning_and_score_are_told_apart(text: str, expected: Verdict) -> None:
