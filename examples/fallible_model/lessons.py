@@ -10,7 +10,7 @@ All questions are from the world's split "train".
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,7 +200,7 @@ def revise(school: School, rng: random.Random) -> Lesson:
     done = Round(answer=answer, verdict=Verdict(passed=False, critique=critique))
     request = RevisionRequest(messages=(HumanMessage(item.text),), rounds=(done,), template=school.fair)
     asked = strategy(request)
-    return _lesson("revise", list(asked), said)  # type: ignore[arg-type]
+    return _lesson("revise", asked, said)
 
 
 def review(item: Situation, answer: str, template: Template) -> dict[str, str]:
@@ -267,7 +267,7 @@ def judge(school: School, rng: random.Random) -> Lesson:
     return _lesson("judge", [HumanMessage(text)], f"It is {'harmful' if harmful else 'harmless'}")
 
 
-def _lesson(subject: str, asked: list[BaseMessage], reply: str) -> Lesson:
+def _lesson(subject: str, asked: Sequence[BaseMessage], reply: str) -> Lesson:
     roles = {"human": "user", "ai": "assistant", "system": "system"}
     told = tuple((roles[message.type], str(message.text)) for message in asked)
     return Lesson(subject, (*told, ("assistant", reply)))

@@ -1,4 +1,4 @@
-"""A transformer of the llama kind, as small as can be: RMS norms, rotary positions, gated feed-forward, tied embedding."""
+"""A transformer of the llama kind, kept small: RMS norms, rotary positions, gated feed-forward, tied embedding."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Network(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the state after each token, normed, of shape (rows, length, width)."""
         length = tokens.shape[1]
-        rope = (self.cos[:length], self.sin[:length])  # type: ignore[index]
+        rope = (self.cos[:length], self.sin[:length])
         x = self.token_embd(tokens)
         for block in self.blk:
             x = block(x, rope)

@@ -55,7 +55,7 @@ def batches(school: School, tokenizer: object, tokens_a_batch: int, rng: random.
     """Yield batches, without end."""
     lessons = school.lessons()
     while True:
-        pool = [(lesson.subject, *encoded(tokenizer, lesson.messages)) for lesson in islice(lessons, 1024)]  # type: ignore[arg-type]
+        pool = [(lesson.subject, *encoded(tokenizer, lesson.messages)) for lesson in islice(lessons, 1024)]
         pool.sort(key=lambda dialogue: len(dialogue[1]))
         found: list[Batch] = []
         rest: list[tuple[str, list[int], int]] = []
@@ -115,7 +115,7 @@ def main() -> None:
         each = losses(network, batch)
         loss = (each * batch.weights).sum() / batch.weights.sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         seen += batch.tokens.numel()
