@@ -43,6 +43,17 @@ def is_from_user(message: BaseMessage) -> TypeGuard[HumanMessage]:
     return isinstance(message, HumanMessage) and "lc_source" not in message.additional_kwargs
 
 
+def text_of(message: BaseMessage) -> str:
+    """Return the text of a message, each block of it on a line of its own."""
+    if isinstance(message.content, str):
+        return message.content
+    texts = (
+        block if isinstance(block, str) else block.get("text", "") if block.get("type") == "text" else ""
+        for block in message.content
+    )
+    return "\n".join(text for text in texts if text)
+
+
 def question_of(messages: Sequence[BaseMessage]) -> str:
     """Return the text of the newest message the user wrote, "" if there is none."""
     return next((message.text for message in reversed(messages) if is_from_user(message)), "")

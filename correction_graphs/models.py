@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,11 +16,13 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
+    ToolMessage,
     convert_to_messages,
     message_chunk_to_message,
 )
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
+from pydantic import TypeAdapter
 
 from correction_graphs.errors import MissingExtraError, ModelFileError, SettingsError
 from correction_graphs.results import Record
@@ -61,10 +64,10 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
         if self._over_state:
             old = {message.id for message in asked if message.id}  # a graph hands these back, and they are no answer
             messages = convert_to_messages(reply.get("messages", ()))  # those of a graph on a server are dicts
-            answers = [m for m in messages if isinstance(m, AIMessage) and m.id not in old]
+            answers = [m for m in messages if isinstance(m, AIMessage | ToolMessage) and m.id not in old]
             if not answers:
                 raise TypeError(f"the graph {self.name!r} appended no AI message to `messages`, so there is no answer")
-            reply = _with_results(answers[-1], reply)
+            reply = _with_results(_as_answer(answers[-1], reply), reply)
         if isinstance(reply, AIMessageChunk):
             reply = message_chunk_to_message(reply)
         if isinstance(reply, str):
@@ -75,6 +78,17 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
                 "a model takes messages and returns an AI message, or is a graph that appends one to `messages`"
             )
         return reply if reply.id else reply.model_copy(update={"id": str(uuid4())})
+
+
+def _as_answer(last: AIMessage | ToolMessage, state: Mapping[str, Any]) -> AIMessage:
+    """Return what an agent ends with as an answer: a tool may have the last word, or structured output."""
+    structured = state.get("structured_response")
+    if isinstance(last, AIMessage) and not (structured is not None and last.tool_calls):
+        return last
+    if structured is None:
+        return AIMessage(str(last.text), name=last.name)
+    plain = structured if isinstance(structured, dict) else TypeAdapter(type(structured)).dump_python(structured)
+    return AIMessage(json.dumps(plain, ensure_ascii=False, default=str))
 
 
 def _with_results(answer: AIMessage, state: Mapping[str, Any]) -> AIMessage:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, NotRequired
+from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired
 from uuid import uuid4
 
 from langchain_core.documents import Document
@@ -45,8 +45,8 @@ from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.nodes import Aloud, Quietly, emit, let_pass, words
 from correction_graphs.prompts import Template
-from correction_graphs.results import S2AResult
-from correction_graphs.s2a_rules import FilterEach, OnFilterFailure, Progress, Rules
+from correction_graphs.results import FilteredText, S2AResult
+from correction_graphs.s2a_rules import FilterEach, Memory, OnFilterFailure, Progress, Rules
 from correction_graphs.streaming import astream_answer, stream_answer
 from correction_graphs.usage import UsageMeter, require_price
 
@@ -225,6 +225,7 @@ class State(Input):
 
     s2a: NotRequired[S2AResult]
     s2a_progress: NotRequired[Progress]
+    s2a_memory: NotRequired[Memory]
     remaining_steps: RemainingSteps
 
 
@@ -269,43 +270,61 @@ class _Filter(_Node):
         self._answer = answer
 
     def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
-        sources, meter = self._sources(state), self._rules.meter()
+        turn, meter = self._turn(state), self._rules.meter()
         try:
             with Quietly(config, meter) as inner:
-                outcomes = self._each.batch(list(sources), inner, return_exceptions=True)
+                outcomes = self._each.batch(turn.asked, inner, return_exceptions=True)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             self._failed(meter, error)
-        update = self._read(state, sources, outcomes, meter)
+        update = self._read(state, turn, outcomes, meter)
         if state["remaining_steps"] <= 1:
             update |= self._answer.step({**state, **update}, config)  # type: ignore[typeddict-item]
         return update
 
     async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
-        sources, meter = self._sources(state), self._rules.meter()
+        turn, meter = self._turn(state), self._rules.meter()
         try:
             with Quietly(config, meter) as inner:
-                outcomes = await self._each.abatch(list(sources), inner, return_exceptions=True)
+                outcomes = await self._each.abatch(turn.asked, inner, return_exceptions=True)
         except BaseException as error:  # noqa: BLE001  (raised again there)
             self._failed(meter, error)
-        update = self._read(state, sources, outcomes, meter)
+        update = self._read(state, turn, outcomes, meter)
         if state["remaining_steps"] <= 1:
             update |= await self._answer.astep({**state, **update}, config)  # type: ignore[typeddict-item]
         return update
 
-    def _sources(self, state: State) -> tuple[Source, ...]:
-        check_conversation(state["messages"])
-        return self._rules.sources(state["messages"], state.get("documents") or ())
+    def _turn(self, state: State) -> _Turn:
+        messages = state["messages"]
+        check_conversation(messages)
+        memory = (state.get("s2a_memory") or Memory()).next_turn(messages)
+        sources = tuple(
+            source
+            for source in self._rules.sources(messages, state.get("documents") or ())
+            if source.kind == "document" or not memory.knows(messages[source.place])
+        )
+        settled = self._rules.settled(sources, memory)
+        return _Turn(memory, sources, settled, [source for source in sources if source not in settled])
 
-    def _read(
-        self, state: State, sources: Sequence[Source], outcomes: Sequence[Any], meter: UsageMeter
-    ) -> dict[str, Any]:
-        progress = self._rules.after_filter(Progress(), sources, outcomes, meter.usage)
+    def _read(self, state: State, turn: _Turn, outcomes: Sequence[Any], meter: UsageMeter) -> dict[str, Any]:
+        found = {**turn.settled, **dict(zip(turn.asked, outcomes, strict=True))}
+        each = [found[source] for source in turn.sources]
+        progress = self._rules.after_filter(Progress(), turn.sources, each, meter.usage)
         documents = tuple(kept_documents(state.get("documents") or (), progress.texts))
-        return {"s2a_progress": progress.model_copy(update={"documents": documents})}
+        return {
+            "s2a_progress": progress.model_copy(update={"documents": documents}),
+            "s2a_memory": turn.memory.learn(state["messages"], progress.texts),
+        }
 
     def _failed(self, meter: UsageMeter, error: BaseException) -> NoReturn:
         let_pass(error, self._rules.result(Progress(), meter.usage, error=words(error)))
         raise error
+
+
+class _Turn(NamedTuple):
+    memory: Memory
+    sources: tuple[Source, ...]
+    settled: dict[Source, FilteredText]
+    asked: list[Source]
 
 
 class _Answer(_Node):
@@ -344,8 +363,10 @@ class _Answer(_Node):
         return update
 
     def _asked(self, state: State) -> list[AnyMessage]:
-        progress = state["s2a_progress"]
-        return self._rules.answer_messages(state["messages"], progress.texts, progress.documents)
+        progress, messages = state["s2a_progress"], state["messages"]
+        documents = (text for text in progress.texts if text.source == "document")
+        texts = [*state["s2a_memory"].found_in(messages), *documents]
+        return self._rules.answer_messages(messages, texts, progress.documents)
 
     def _hearing(self, config: RunnableConfig | None, meter: UsageMeter) -> Quietly:
         return Aloud(config, meter) if self._live else Quietly(config, meter)

@@ -5,7 +5,9 @@ Whoever runs it (the nodes of `s2a`, or an agent's middleware) calls the models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -30,6 +32,7 @@ from correction_graphs.filtering.rewriting import (
     Source,
     answer_messages,
 )
+from correction_graphs.messages import text_of
 from correction_graphs.nodes import emit, expect, words
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import FilteredText, S2AResult, Usage
@@ -56,6 +59,69 @@ class Progress(BaseModel):
     usage: Usage = Usage()
     error: str | None = None
     ended: bool = False
+
+
+class Seen(BaseModel):
+    """A message's text, and what became of it.
+
+    Attributes:
+        digest: SHA-256 of the text.
+        text: What became of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    text: FilteredText
+
+
+class Memory(BaseModel):
+    """What became of the user's messages, in all turns of a thread.
+
+    Attributes:
+        seen: By the messages' ids. A message that says something else by now is a new one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seen: dict[str, Seen] = {}
+
+    def found_in(self, messages: Sequence[AnyMessage]) -> list[FilteredText]:
+        """Return what is known of messages, each with its place among these."""
+        known = ((at, self._of(message)) for at, message in enumerate(messages))
+        return [text.model_copy(update={"index": at}) for at, text in known if text is not None]
+
+    def knows(self, message: AnyMessage) -> bool:
+        """Whether there is nothing left to find out about a message."""
+        return self._of(message) is not None
+
+    def recall(self, text: str) -> FilteredText | None:
+        """Return what became of another message with the same text; None if nothing that can be used."""
+        digest = _digest(text)
+        found = (seen.text for seen in self.seen.values() if seen.digest == digest)
+        return next((text for text in found if not text.fallback), None)
+
+    def learn(self, messages: Sequence[AnyMessage] | Mapping[int, AnyMessage], texts: Sequence[FilteredText]) -> Memory:
+        """Return a memory that holds these, too; `index` is where their message stands."""
+        new = {
+            str(messages[text.index].id): Seen(digest=_digest(text_of(messages[text.index])), text=text)
+            for text in texts
+            if text.source == "message"
+        }
+        return Memory(seen={**self.seen, **new})
+
+    def next_turn(self, messages: Sequence[AnyMessage]) -> Memory:
+        """Return a memory for the next turn: without messages that are gone, and what failed can be tried again."""
+        here = {message.id for message in messages}
+        return Memory(seen={key: seen for key, seen in self.seen.items() if key in here and not seen.text.fallback})
+
+    def _of(self, message: AnyMessage) -> FilteredText | None:
+        seen = self.seen.get(str(message.id))
+        return seen.text if seen and seen.digest == _digest(text_of(message)) else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Rules(NamedTuple):
@@ -94,11 +160,11 @@ class Rules(NamedTuple):
         expect("guards", guards, (True, False))
         expect("on_filter_failure", on_filter_failure, get_args(OnFilterFailure))
         if callable(scope):
-            require_one_argument("scope", scope, "a HumanMessage")
+            _require_plain("scope", scope, "a HumanMessage")
         else:
             expect("scope", scope, get_args(ScopeName), also=", or a function from HumanMessage to bool")
         if callable(skip_if):
-            require_one_argument("skip_if", skip_if, "a text")
+            _require_plain("skip_if", skip_if, "a text")
         else:
             expect("skip_if", skip_if, (None, "clean"), also=", or a function from text to bool")
         if budget is not None and not isinstance(budget, Budget):
@@ -122,11 +188,35 @@ class Rules(NamedTuple):
             ConversationError: If `documents` holds something else.
             TemplateError: If there are documents, and the template has no words for them.
         """
+        if isinstance(documents, Document):
+            raise ConversationError('"documents" is one Document; give a list')
         if odd := next((each for each in documents if not isinstance(each, Document)), None):
             raise ConversationError(f'"documents" holds {odd!r:.200}; give LangChain Documents')
         if documents:
             self.filtering.template.require("filter.document", "label.nothing", "answer.documents")
-        return self.filtering.sources(messages, documents, self.scope)
+        try:
+            return self.filtering.sources(messages, documents, self.scope)
+        except Exception as error:
+            raise SettingsError(f"`scope` raised {words(error)}") from error
+
+    def settled(self, sources: Sequence[Source], memory: Memory) -> dict[Source, FilteredText]:
+        """Return what becomes of texts for which no filter need be asked: known ones, and those that are skipped.
+
+        Raises:
+            SettingsError: If the function given as `skip_if` raised.
+        """
+        found: dict[Source, FilteredText] = {}
+        for source in sources:
+            known = memory.recall(source.text) if source.kind == "message" else None
+            try:
+                skips = known is None and self.filtering.skips(source)
+            except Exception as error:
+                raise SettingsError(f"`skip_if` raised {words(error)}") from error
+            if known is not None:
+                found[source] = known.model_copy(update={"index": source.place})
+            elif skips:
+                found[source] = FilteredText(source=source.kind, index=source.place, skipped=True)
+        return found
 
     def result(self, progress: Progress, usage: Usage | None = None, *, error: str | None = None) -> S2AResult:
         """Tell the story so far."""
@@ -176,11 +266,23 @@ class Rules(NamedTuple):
         return progress
 
     def answer_messages(
-        self, messages: Sequence[AnyMessage], texts: Sequence[FilteredText], documents: Sequence[str] = ()
+        self,
+        messages: Sequence[AnyMessage],
+        texts: Sequence[FilteredText],
+        documents: Sequence[str] = (),
+        *,
+        newest: int | None = None,
     ) -> list[AnyMessage]:
         """Return what is answered; see `filtering.rewriting.answer_messages`."""
-        template = self.filtering.template
-        return answer_messages(messages, texts, documents, template, mode=self.mode, instruct=self.instruct)
+        return answer_messages(
+            messages,
+            texts,
+            documents,
+            self.filtering.template,
+            mode=self.mode,
+            instruct=self.instruct,
+            newest=newest,
+        )
 
 
 class FilterEach(Runnable[Source, FilteredText]):
@@ -193,8 +295,6 @@ class FilterEach(Runnable[Source, FilteredText]):
 
     def invoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
         """Return what becomes of a text."""
-        if self._filtering.skips(input):
-            return _skipped(input)
         steps = self._filtering.filter(input)
         asking = next(steps)
         while True:
@@ -206,8 +306,6 @@ class FilterEach(Runnable[Source, FilteredText]):
 
     async def ainvoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
         """Return what becomes of a text."""
-        if self._filtering.skips(input):
-            return _skipped(input)
         steps = self._filtering.filter(input)
         asking = next(steps)
         while True:
@@ -230,5 +328,7 @@ def _again(source: Source, asking: Asking) -> Asking:
     return asking
 
 
-def _skipped(source: Source) -> FilteredText:
-    return FilteredText(source=source.kind, index=source.place, skipped=True)
+def _require_plain(name: str, function: Callable[..., Any], what: str) -> None:
+    require_one_argument(name, function, what)
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        raise SettingsError(f"`{name}` is an async function; give a plain one")

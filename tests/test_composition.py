@@ -7,12 +7,14 @@ from typing import NotRequired
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from correction_graphs import (
     Budget,
@@ -131,6 +133,43 @@ async def test_an_agents_middleware_tells_its_results_through_a_graph_around_it(
     assert len(CacResult.model_validate(told["cac"]).rounds) == 2
     assert out["cac"].rounds[0].answer == "Canberra."
     assert out["cac"].usage.model_calls == 3
+
+
+@tool(return_direct=True)
+def say(text: str) -> str:
+    """Say it."""
+    return text
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+
+
+@MODES
+async def test_a_tool_may_have_an_agents_last_word(mode):
+    def saying(text):
+        return AIMessage("", tool_calls=[{"name": "say", "args": {"text": text}, "id": text}])
+
+    agent = create_agent(ScriptedChatModel([saying("Sydney."), saying("Canberra.")]), [say])
+    out = await run(create_cac_graph(agent, checker=is_canberra), mode)
+    assert [done.answer for done in out["cac"].rounds] == ["Sydney.", "Canberra."]
+    assert out["messages"][-1].text == "Canberra."
+    assert not out["messages"][-1].tool_calls
+
+
+@MODES
+async def test_structured_output_of_an_agent_is_an_answer_as_json(mode):
+    def city(name):
+        return AIMessage("", tool_calls=[{"name": "City", "args": {"name": name}, "id": name}])
+
+    agent = create_agent(
+        ScriptedChatModel([city("Sydney"), city("Canberra")]), [look_up], response_format=ToolStrategy(City)
+    )
+    out = await run(create_cac_graph(agent, checker=is_canberra), mode)
+    assert [done.answer for done in out["cac"].rounds] == ['{"name": "Sydney"}', '{"name": "Canberra"}']
+    assert City.model_validate_json(out["messages"][-1].text).name == "Canberra"
 
 
 class Everything(MessagesState):

@@ -765,8 +765,9 @@ def test_a_turn_after_a_failed_one_starts_afresh():
 
     out = graph.invoke({"messages": [("user", TEXT)]}, thread)
 
-    assert len(filterer.asked) == 2
-    assert out["s2a"].usage.model_calls == 2
+    assert len(filterer.asked) == 1  # it knows this text
+    assert out["s2a"].usage.model_calls == 1
+    assert out["s2a"].filtered
 
 
 @BOTH
@@ -814,3 +815,70 @@ def test_strict_msgpack_and_no_warnings_with_a_checkpointer():
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Threads, and texts of all kinds
+
+
+@BOTH
+async def test_what_was_filtered_stays_filtered_in_later_turns(mode):
+    graph, filterer, answerer = answering(
+        "Canberra.",
+        "Vienna.",
+        filter_replies=[FILTERED, "Context: none\nQuestion: And of Austria?"],
+        checkpointer=InMemorySaver(),
+    )
+    thread = {"configurable": {"thread_id": "1"}}
+    await run(graph, mode, config=thread)
+    out = await run(graph, mode, {"messages": [("user", "I like Graz. And of Austria?")]}, thread)
+
+    assert not any("Sydney" in message.text or "Graz" in message.text for message in answerer.asked[1])
+    assert len(filterer.asked) == 2
+    assert [text.index for text in out["s2a"].texts] == [2]
+
+
+def test_a_filter_that_failed_is_asked_again_in_the_next_turn():
+    graph, filterer, _ = answering(
+        "Sydney.", "Canberra.", filter_replies=[TimeoutError("gone"), FILTERED], checkpointer=InMemorySaver()
+    )
+    thread = {"configurable": {"thread_id": "1"}}
+    assert "gone" in graph.invoke(ASK, thread)["s2a"].fallback
+    assert graph.invoke(ASK, thread)["s2a"].filtered
+    assert len(filterer.asked) == 2
+
+
+def test_an_instruction_is_not_given_with_a_text_that_was_skipped():
+    filterer, answerer = ScriptedChatModel([FILTERED]), ScriptedChatModel(["Bye."])
+    graph = create_s2a_graph(
+        answerer, filter_model=filterer, scope="conversation", skip_if=lambda text: text.startswith("Thanks")
+    )
+    graph.invoke({"messages": [("user", TEXT), ("ai", "Canberra."), ("user", "Thanks, bye!")]})
+    assert answerer.asked[0][-1].text == "Thanks, bye!"
+
+
+def test_text_blocks_are_read_as_lines():
+    blocks = [
+        {"type": "text", "text": part}
+        for part in ("I think it is Sydney", "Australia has 6 states", "What is the capital of Australia?")
+    ]
+    graph, filterer, answerer = answering("Canberra.", filter_replies=[FILTERED.replace("states.", "states")])
+    out = graph.invoke({"messages": [HumanMessage(blocks)]})
+    assert out["s2a"].filtered
+    assert len(filterer.asked) == 1
+    assert "Sydney" not in answerer.asked[0][0].text
+
+
+@pytest.mark.parametrize("rewrite", ["sections", "single"])
+def test_rules_and_fences_of_the_users_own_text_survive(rewrite):
+    text = "I like YAML.\n---\na: 1\n---\nb: 2\n\nWhat does b say?"
+    kept = "---\na: 1\n---\nb: 2"
+    reply = f"Context:\n{kept}\nQuestion: What does b say?" if rewrite == "sections" else f"{kept}\n\nWhat does b say?"
+    graph, _, answerer = answering("2", filter_replies=[reply], rewrite=rewrite)
+    out = graph.invoke({"messages": [("user", text)]})
+    assert out["s2a"].filtered
+    assert kept in answerer.asked[0][0].text
+
+
+def test_one_document_in_the_place_of_a_list_is_named():
+    with pytest.raises(ConversationError, match="give a list"):
+        create_s2a_graph(ScriptedChatModel([])).invoke({**ASK, "documents": Document("Canberra is a city.")})

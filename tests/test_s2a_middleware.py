@@ -13,6 +13,7 @@ from langchain.agents.middleware import (
     AgentMiddleware,
     HumanInTheLoopMiddleware,
     ModelCallLimitMiddleware,
+    ModelRetryMiddleware,
     SummarizationMiddleware,
 )
 from langchain.agents.structured_output import ToolStrategy
@@ -286,6 +287,100 @@ async def test_in_front_of_a_check_critic_and_revisions_see_the_filtered_text(mo
 
 
 @MODES
+@pytest.mark.parametrize("thread", [False, True])
+async def test_behind_a_check_no_revision_shows_what_was_filtered_out(mode, thread):
+    filterer = ScriptedChatModel([FILTERED])
+    model = ScriptedChatModel([calling(1), "Sydney.", "Perth.", "Canberra."])
+    checker = CaCMiddleware(lambda request: "Canberra" in request.answer)
+    agent = agent_with(model, checker, S2AMiddleware(filterer), checkpointer=InMemorySaver() if thread else None)
+    out = await run(agent, mode, config={"configurable": {"thread_id": "1"}} if thread else None)
+
+    assert out["messages"][-1].text == "Canberra."
+    assert out["s2a"].dropped[0].text == "I think it is Sydney."
+    assert not any("I think it is Sydney" in message.text for asked in model.asked for message in asked)
+    if not thread:
+        assert len(filterer.asked) == 1
+
+
+def test_a_model_that_is_tried_again_does_not_cost_the_filter_twice():
+    filterer = ScriptedChatModel([FILTERED])
+    model = ScriptedChatModel([ConnectionError("gone"), "Canberra."])
+    agent = agent_with(model, ModelRetryMiddleware(max_retries=2, initial_delay=0), S2AMiddleware(filterer))
+    assert agent.invoke(ASK)["messages"][-1].text == "Canberra."
+    assert len(filterer.asked) == 1
+
+
+@MODES
+async def test_what_other_middleware_appends_does_not_hide_the_users_message(mode):
+    class Appends(AgentMiddleware):
+        def wrap_model_call(self, request, handler):
+            return handler(request.override(messages=[*request.messages, HumanMessage("Today is Monday.")]))
+
+        async def awrap_model_call(self, request, handler):
+            return await handler(request.override(messages=[*request.messages, HumanMessage("Today is Monday.")]))
+
+    model = ScriptedChatModel([FILTERED, "Canberra."])
+    out = await run(agent_with(model, Appends(), S2AMiddleware()), mode)
+    assert out["s2a"].filtered
+    assert [message.text for message in model.asked[1]] == [SHOWN, "Today is Monday."]
+
+
+def test_copies_without_ids_are_known_by_their_text():
+    class Copies(AgentMiddleware):
+        def wrap_model_call(self, request, handler):
+            return handler(request.override(messages=[HumanMessage(m.content) for m in request.messages]))
+
+    model = ScriptedChatModel([FILTERED, "Canberra."])
+    agent_with(model, Copies(), S2AMiddleware()).invoke(ASK)
+    assert [message.text for message in model.asked[1]] == [SHOWN]
+
+
+def test_two_instances_both_remember_earlier_turns():
+    first = ScriptedChatModel([FILTERED, "Context: none\nQuestion: And of Austria?"])
+    second = ScriptedChatModel(
+        ["Context: none\nQuestion: What is the capital of Australia?", "Context: none\nQuestion: And of Austria?"]
+    )
+    model = ScriptedChatModel(["Canberra.", "Vienna."])
+    agent = agent_with(
+        model,
+        S2AMiddleware(first, name="opinions", instruct=False),
+        S2AMiddleware(second, template="relevant", name="distractors", instruct=False, guards=False),
+        checkpointer=InMemorySaver(),
+    )
+    config = {"configurable": {"thread_id": "1"}}
+    agent.invoke(ASK, config)
+    agent.invoke({"messages": [("user", "I like Graz. And of Austria?")]}, config)
+    assert [message.text for message in model.asked[1]] == [
+        "What is the capital of Australia?",
+        "Canberra.",
+        "And of Austria?",
+    ]
+
+
+def test_a_filter_that_failed_is_tried_again_in_the_next_turn():
+    filterer = ScriptedChatModel([ConnectionError("gone"), FILTERED])
+    model = ScriptedChatModel(["Sydney.", "Canberra."])
+    agent = agent_with(model, S2AMiddleware(filterer), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    assert "gone" in agent.invoke(ASK, config)["s2a"].fallback
+    out = agent.invoke(ASK, config)
+    assert out["s2a"].filtered
+    assert model.asked[1][-1].text == SHOWN
+
+
+def test_the_same_text_again_is_known_and_told():
+    filterer, model = ScriptedChatModel([FILTERED]), ScriptedChatModel(["Canberra.", "Still Canberra."])
+    agent = agent_with(model, S2AMiddleware(filterer), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    agent.invoke(ASK, config)
+    out = agent.invoke(ASK, config)
+    assert len(filterer.asked) == 1
+    assert out["s2a"].filtered
+    assert out["s2a"].texts[0].index == 2
+    assert out["s2a"].usage.model_calls == 0
+
+
+@MODES
 async def test_two_instances_filter_one_after_the_other(mode):
     drops_six = "Context: none\nQuestion: What is the capital of Australia?"
     first, second = ScriptedChatModel([FILTERED]), ScriptedChatModel([drops_six])
@@ -420,6 +515,17 @@ def test_checkpoints_pass_strict_msgpack():
 # Settings
 
 
+async def _later(_):
+    return True
+
+
+@pytest.mark.parametrize("named", ["skip_if", "scope"])
+def test_a_function_that_raises_is_named(named):
+    agent = agent_with(ScriptedChatModel([]), S2AMiddleware(**{named: lambda _: {}["x"]}))
+    with pytest.raises(SettingsError, match=f"`{named}` raised KeyError"):
+        agent.invoke(ASK)
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -431,6 +537,8 @@ def test_checkpoints_pass_strict_msgpack():
         ({"on_filter_failure": "ignore"}, "on_filter_failure"),
         ({"skip_if": "short"}, "skip_if"),
         ({"budget": 3}, "budget"),
+        ({"skip_if": _later}, "skip_if"),
+        ({"scope": _later}, "scope"),
         ({"name": "messages"}, "name"),
         ({"name": "two words"}, "name"),
         ({"filter_model": 3}, "model"),

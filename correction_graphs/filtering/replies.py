@@ -55,7 +55,9 @@ class Reply(NamedTuple):
     problem: Literal["labels", "empty"] | None = None
 
 
-def read_sections(text: str, context_labels: Iterable[str], question_labels: Iterable[str]) -> Reply:
+def read_sections(
+    text: str, context_labels: Iterable[str], question_labels: Iterable[str], *, original: str = ""
+) -> Reply:
     """Read two labelled parts, in whatever order and dress.
 
     A label counts at the beginning of a line, before a colon or as a heading, with or without a gloss in brackets,
@@ -66,29 +68,34 @@ def read_sections(text: str, context_labels: Iterable[str], question_labels: Ite
         text: The whole reply.
         context_labels: What introduces the context.
         question_labels: What introduces the question.
+        original: What was to be filtered. Rules and code fences that it has are kept; others only dress the reply.
     """
     contexts, questions = tuple(context_labels), tuple(question_labels)
-    visible = _visible(text)
+    visible = _visible(text, original)
     asked_for = _read(visible, contexts[:1], questions[:1])  # the user's text may have other labels in it
     return asked_for if asked_for.problem is None else _read(visible, contexts, questions)
 
 
-def read_single(text: str) -> Reply:
+def read_single(text: str, *, original: str = "") -> Reply:
     """Read a reply that is one text, as `Reply.context`; what stands around it is left out.
 
     Args:
         text: The whole reply.
+        original: What was to be filtered; see `read_sections`.
     """
-    text = _PREAMBLE.sub("", _visible(text)).strip()
+    text = _PREAMBLE.sub("", _visible(text, original)).strip()
     text = said(_unquoted(_AFTERWORD.sub("", text).strip()))
     return Reply(context=text) if text else Reply(problem="empty")
 
 
-def _visible(text: str) -> str:
-    """Return what is not reasoning, code fences, repeated tags or rules."""
+def _visible(text: str, original: str = "") -> str:
+    """Return what is not reasoning, repeated tags, nor code fences and rules of the reply's own."""
     text = _THOUGHT.sub("", text.replace("\r\n", "\n"))
     text = _THOUGHT_START.sub("", _THOUGHT_END.sub("", text))
-    return _RULE.sub("", _CODE_FENCE.sub("", _TAG.sub("", text))).strip()
+    quoted = {line.strip() for line in original.splitlines()}
+    for dress in (_CODE_FENCE, _RULE):
+        text = dress.sub(lambda line: line[0] if line[0].strip() in quoted else "", text)
+    return _TAG.sub("", text).strip()
 
 
 def _read(text: str, contexts: tuple[str, ...], questions: tuple[str, ...]) -> Reply:

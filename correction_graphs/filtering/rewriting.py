@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from correction_graphs.filtering.alignment import dropped, sentences
 from correction_graphs.filtering.guards import Breach, breaches
 from correction_graphs.filtering.replies import Reply, read_sections, read_single
-from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of, said
+from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of, said, text_of
 from correction_graphs.prompts import Template
 from correction_graphs.results import DroppedSpan, FilteredText, Violation
 
@@ -84,7 +84,7 @@ class Filtering(NamedTuple):
             users = users[-1:]
         question = question_of(messages)
         found = [
-            *(Source("message", at, str(message.text)) for at, message in users),
+            *(Source("message", at, text_of(message)) for at, message in users),
             *(Source("document", at, document.page_content, question) for at, document in enumerate(documents)),
         ]
         return tuple(source for source in found if source.text.strip())
@@ -139,9 +139,9 @@ class Filtering(NamedTuple):
         if source.kind == "document" and self._is_nothing(text):
             return Reply(), []
         if source.kind == "document" or self.rewrite == "single":
-            reply = read_single(text)
+            reply = read_single(text, original=source.text)
         else:
-            reply = read_sections(text, self._labels("context"), self._labels("question"))
+            reply = read_sections(text, self._labels("context"), self._labels("question"), original=source.text)
         if reply.problem:
             return reply, [Breach("empty" if not text.strip() else reply.problem)]
         if is_cut_off(message):
@@ -242,6 +242,7 @@ def answer_messages(
     *,
     mode: Mode = "replace",
     instruct: bool = True,
+    newest: int | None = None,
 ) -> list[AnyMessage]:
     """Return the conversation that is answered: filtered texts in place, everything else as it was.
 
@@ -251,7 +252,9 @@ def answer_messages(
         documents: What is shown with the newest message of the user.
         template: The words.
         mode: Whether a filtered text takes the place of its original, or stands after it.
-        instruct: Whether the newest message ends in the template's instruction. A text that was skipped has none.
+        instruct: Whether the newest message ends in the template's instruction: not where it was skipped, or was not
+            to be filtered, and there are no documents either.
+        newest: The place of the user's newest message; by default, of the last one that is the user's.
     """
     told = list(messages)
     for text in texts:
@@ -259,18 +262,19 @@ def answer_messages(
             original = told[text.index]
             kept = text.text
             if mode == "keep_original":
-                kept = template.fill("answer.keep_original", original=str(original.text), filtered=kept)
+                kept = template.fill("answer.keep_original", original=text_of(original), filtered=kept)
             told[text.index] = with_text(original, kept)
-    newest = next((at for at in range(len(told) - 1, -1, -1) if is_from_user(told[at])), None)
+    if newest is None:
+        newest = next((at for at in range(len(told) - 1, -1, -1) if is_from_user(told[at])), None)
     if newest is None:
         return told
-    asked = str(told[newest].text)
+    given = asked = text_of(told[newest])
     if documents:
         shown = "\n\n".join(fence(text, "document") for text in documents)
         asked = template.fill("answer.documents", documents=shown, question=asked)
-    if instruct and any(not text.skipped for text in texts):
+    if instruct and any(not text.skipped and (text.source == "document" or text.index == newest) for text in texts):
         asked = f"{asked}\n\n{template.fill('answer.instruction')}".strip()
-    if asked != str(told[newest].text):
+    if asked != given:
         told[newest] = with_text(told[newest], asked)
     return told
 

@@ -1,17 +1,16 @@
 """`S2AMiddleware`: the model of an agent sees filtered messages, and the agent's history keeps them as they were.
 
-A text is filtered before the first model call that would show it, and what became of it is in the agent's private
+A message is filtered before the first model call that would show it, and what became of it is in the agent's private
 state: a loop of tools costs no further call, and what was filtered in one turn of a thread stays filtered in the next.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, cast
+from typing import Annotated, Any, NamedTuple, NotRequired, cast
 
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables.config import ensure_config
 from langgraph.func import task
 from langgraph.runtime import Runtime
@@ -20,8 +19,8 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from correction_graphs.budget import Budget
-from correction_graphs.filtering.rewriting import Mode, Rewrite, Scope, SkipIf, Source
-from correction_graphs.messages import is_from_user
+from correction_graphs.filtering.rewriting import Mode, Rewrite, Scope, SkipIf, Source, with_text
+from correction_graphs.messages import is_from_user, text_of
 from correction_graphs.middleware.common import (
     AgentMiddleware,
     AgentState,
@@ -37,7 +36,7 @@ from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.nodes import Quietly, let_pass, words
 from correction_graphs.prompts import Template
 from correction_graphs.results import FilteredText, S2AResult
-from correction_graphs.s2a_rules import FilterEach, OnFilterFailure, Progress, Rules
+from correction_graphs.s2a_rules import FilterEach, Memory, OnFilterFailure, Progress, Rules
 from correction_graphs.usage import UsageMeter, require_price
 
 
@@ -49,7 +48,9 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     the thread. Replies of the model, tool calls, tool results, images and the system prompt are left alone, as are
     human messages that other middleware wrote.
 
-    List it before `CaCMiddleware`, so that critic and revisions are shown the filtered text, too.
+    List it before `CaCMiddleware`, so that the critic is shown the filtered text, too. Behind middleware that chooses
+    another model when one fails, give it a `filter_model`; of several instances, only one should `instruct`. Without a
+    checkpointer, where every call brings the whole history, choose `scope="conversation"`.
 
     Args:
         filter_model: Filters; by default the agent's model. A chat model, a compiled graph over `messages`, the path of
@@ -67,7 +68,8 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             `"raise"`d.
         skip_if: What is not filtered at all: None, `"clean"`, or a function from text to bool.
         budget: Limits on what the filter spends in a turn, asked before each of its calls. Where it allows none, the
-            original is used. An account given to the run as `context={"budget": SharedBudget(...)}` is drawn on, too.
+            original is used. A call that hangs is not broken off: for that, models have timeouts of their own. An
+            account given to the run as `context={"budget": SharedBudget(...)}` is drawn on, too.
         name: Where the result is found in the agent's output. Several in one agent have a name each, and the one
             listed later filters what the one before left.
 
@@ -118,7 +120,7 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._memory = f"{name}_memory"
         channels: dict[str, Any] = {
             name: NotRequired[Annotated[S2AResult | None, OmitFromInput]],
-            self._memory: NotRequired[Annotated[FilterMemory, PrivateStateAttr]],
+            self._memory: NotRequired[Annotated[AgentMemory, PrivateStateAttr]],
         }
         self.state_schema = cast("Any", TypedDict)("S2AAgentState", channels)
         self._rules = Rules.of(
@@ -142,9 +144,9 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         return self._name
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any]:  # noqa: ARG002
-        """Begin a turn: nothing is told of it yet, and texts that are still in the history stay filtered."""
-        memory: FilterMemory = cast("Any", state).get(self._memory) or FilterMemory()
-        return {self._name: None, self._memory: memory.next_turn(state["messages"])}
+        """Begin a turn: nothing is told of it yet, and messages that are still in the history stay filtered."""
+        before = cast("Any", state).get(self._memory) or AgentMemory()
+        return {self._name: None, self._memory: AgentMemory(memory=before.memory.next_turn(state["messages"]))}
 
     async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> dict[str, Any]:
         """Begin a turn, likewise."""
@@ -152,102 +154,141 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
-    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+    ) -> ExtendedModelResponse[Any]:
         """Show the model filtered messages."""
-        memory, sources = self._look(request)
+        view = self._look(request)
 
-        def filtered_texts() -> FilterMemory:
-            meter = self._rules.meter(memory.turn.usage)
+        def filtered_texts() -> AgentMemory:
+            meter = self._rules.meter(view.known.turn.usage)
             try:
                 with Quietly(None, meter) as inner:
-                    outcomes = self._each(request).batch(list(sources), inner, return_exceptions=True)
+                    outcomes = self._each(request).batch(view.asked, inner, return_exceptions=True)
             except BaseException as error:
-                self._pass_on(error, memory, meter)
+                self._pass_on(error, view, meter)
                 raise
-            return self._with(memory, sources, outcomes, meter)
+            return self._with(view, outcomes, meter)
 
-        if sources:
-            memory = task(filtered_texts)().result() if is_durable(ensure_config()) else filtered_texts()
-        return self._remember(memory, handler(self._override(request, memory)))
+        known = view.known
+        if view.asked:
+            known = task(filtered_texts)().result() if is_durable(ensure_config()) else filtered_texts()
+        elif view.sources:
+            known = self._with(view, [], self._rules.meter())
+        return self._told(known, handler(self._override(request, view, known)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
-    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+    ) -> ExtendedModelResponse[Any]:
         """Show the model filtered messages."""
-        memory, sources = self._look(request)
+        view = self._look(request)
 
-        async def filtered_texts() -> FilterMemory:
-            meter = self._rules.meter(memory.turn.usage)
+        async def filtered_texts() -> AgentMemory:
+            meter = self._rules.meter(view.known.turn.usage)
             try:
                 with Quietly(None, meter) as inner:
-                    outcomes = await self._each(request).abatch(list(sources), inner, return_exceptions=True)
+                    outcomes = await self._each(request).abatch(view.asked, inner, return_exceptions=True)
             except BaseException as error:
-                self._pass_on(error, memory, meter)
+                self._pass_on(error, view, meter)
                 raise
-            return self._with(memory, sources, outcomes, meter)
+            return self._with(view, outcomes, meter)
 
-        if sources:
-            memory = await (task(filtered_texts)() if is_durable(ensure_config()) else filtered_texts())
-        return self._remember(memory, await handler(self._override(request, memory)))
+        known = view.known
+        if view.asked:
+            known = await (task(filtered_texts)() if is_durable(ensure_config()) else filtered_texts())
+        elif view.sources:
+            known = self._with(view, [], self._rules.meter())
+        return self._told(known, await handler(self._override(request, view, known)))
 
-    def _look(self, request: ModelRequest[Any]) -> tuple[FilterMemory, tuple[Source, ...]]:
+    def _look(self, request: ModelRequest[Any]) -> _View:
         """Return what is known, and what is to be filtered: what the user said, not what middleware put in."""
-        memory: FilterMemory = cast("Any", request.state).get(self._memory) or FilterMemory()
-        history = {message.id for message in request.state["messages"]}
-        return memory, tuple(
-            source
-            for source in self._rules.sources(request.messages)
-            if request.messages[source.place].id in history and _digest(source.text) not in memory.texts
-        )
+        known: AgentMemory = cast("Any", request.state).get(self._memory) or AgentMemory()
+        history = {message.id: at for at, message in enumerate(request.state["messages"])}
+        by_text = {text_of(message): message.id for message in request.state["messages"] if is_from_user(message)}
+        messages: list[AnyMessage] = [
+            message.model_copy(update={"id": by_text[text_of(message)]})  # a copy that lost its id
+            if message.id not in history and is_from_user(message) and text_of(message) in by_text
+            else message
+            for message in request.messages
+        ]
+        own = [message for message in messages if message.id in history]
+        sources = [
+            source._replace(place=history[own[source.place].id])
+            for source in self._rules.sources(own)
+            if not known.memory.knows(own[source.place])
+        ]
+        settled = self._rules.settled(sources, known.memory)
+        asked = [source for source in sources if source not in settled]
+        return _View(known, messages, {history[message.id]: message for message in own}, sources, settled, asked)
 
     def _each(self, request: ModelRequest[Any]) -> FilterEach:
         return FilterEach(self._filterer or AnswerModel(request.model), self._rules.filtering)
 
-    def _with(
-        self, memory: FilterMemory, sources: Sequence[Source], outcomes: Sequence[Any], meter: UsageMeter
-    ) -> FilterMemory:
-        turn = self._rules.after_filter(memory.turn, sources, outcomes, meter.usage)
-        found = turn.texts[len(memory.turn.texts) :]
-        texts = {_digest(source.text): text for source, text in zip(sources, found, strict=True)}
-        return FilterMemory(texts={**memory.texts, **texts}, turn=turn)
+    def _with(self, view: _View, outcomes: Sequence[Any], meter: UsageMeter) -> AgentMemory:
+        found = {**view.settled, **dict(zip(view.asked, outcomes, strict=True))}
+        each = [found[source] for source in view.sources]
+        turn = self._rules.after_filter(view.known.turn, view.sources, each, meter.usage)
+        texts = turn.texts[len(view.known.turn.texts) :]
+        return AgentMemory(memory=view.known.memory.learn(view.own, texts), turn=turn)
 
-    def _pass_on(self, error: BaseException, memory: FilterMemory, meter: UsageMeter) -> None:
-        let_pass(error, self._rules.result(memory.turn, meter.usage, error=words(error)))
+    def _pass_on(self, error: BaseException, view: _View, meter: UsageMeter) -> None:
+        let_pass(error, self._rules.result(view.known.turn, meter.usage, error=words(error)))
 
-    def _override(self, request: ModelRequest[Any], memory: FilterMemory) -> ModelRequest[Any]:
-        messages = self._rules.answer_messages(request.messages, memory.found_in(request.messages))
-        return request.override(messages=messages)
+    def _override(self, request: ModelRequest[Any], view: _View, known: AgentMemory) -> ModelRequest[Any]:
+        # Other middleware may call this again in the same step, whose state is a copy that nobody else has.
+        cast("Any", request.state)[self._memory] = known
+        found = known.memory.found_in(view.messages)
+        ids = {message.id for message in view.own.values()}
+        users = [at for at, message in enumerate(view.messages) if message.id in ids and is_from_user(message)]
+        told = self._rules.answer_messages(view.messages, found, newest=users[-1] if users else None)
+        if self._rules.mode == "replace":
+            # Middleware around this one may quote the user, as `CaCMiddleware` does when it asks for a revision.
+            quotes = {text_of(view.messages[text.index]): text.text for text in found if text.filtered}
+            told = [
+                message if message.id in ids or not isinstance(message, HumanMessage) else _without(message, quotes)
+                for message in told
+            ]
+        return request.override(messages=told)
 
-    def _remember(
-        self, memory: FilterMemory, response: ModelResponse[Any]
-    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
-        update = {self._name: self._rules.result(memory.turn), self._memory: memory}
+    def _told(self, known: AgentMemory, response: ModelResponse[Any]) -> ExtendedModelResponse[Any]:
+        update = {self._name: self._rules.result(known.turn), self._memory: known}
         return ExtendedModelResponse(response, Command(update=update))
 
 
-class FilterMemory(BaseModel):
-    """What became of the user's texts.
+class AgentMemory(BaseModel):
+    """What became of the user's messages.
 
     Attributes:
-        texts: Of all turns, by the SHA-256 of the text.
+        memory: In all turns.
         turn: What this turn had to filter.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    texts: dict[str, FilteredText] = {}
+    memory: Memory = Memory()
     turn: Progress = Progress()
 
-    def found_in(self, messages: Sequence[AnyMessage]) -> list[FilteredText]:
-        """Return what is known of the user's messages, each with its place among these."""
-        users = [(at, _digest(str(message.text))) for at, message in enumerate(messages) if is_from_user(message)]
-        return [self.texts[text].model_copy(update={"index": at}) for at, text in users if text in self.texts]
 
-    def next_turn(self, messages: Sequence[AnyMessage]) -> FilterMemory:
-        """Forget the turn, and texts that are in no message any more."""
-        here = {_digest(str(message.text)) for message in messages if is_from_user(message)}
-        return FilterMemory(texts={key: text for key, text in self.texts.items() if key in here})
+class _View(NamedTuple):
+    """What a model call is about to show.
+
+    Attributes:
+        known: What became of messages before.
+        messages: What is to be shown, the user's messages with the ids that they have in the history.
+        own: Those that are in the history, by their place there.
+        sources: What is to be filtered now, by its place in the history.
+        settled: What becomes of those for which no filter need be asked.
+        asked: The rest.
+    """
+
+    known: AgentMemory
+    messages: list[AnyMessage]
+    own: dict[int, AnyMessage]
+    sources: list[Source]
+    settled: dict[Source, FilteredText]
+    asked: list[Source]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+def _without(message: HumanMessage, quotes: dict[str, str]) -> AnyMessage:
+    text = told = text_of(message)
+    for quoted, kept in quotes.items():
+        told = told.replace(quoted, kept)
+    return message if told == text else with_text(message, told)
