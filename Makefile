@@ -16,7 +16,7 @@ RUN := .venv/bin/python -m
 # Two targets must not install into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint bench clean
+.PHONY: help demo test serve lint bench bench-rain clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile

@@ -619,14 +619,12 @@ def departures(machine: Machine) -> dict[str, Any]:
     )
     for name, settings in cases.items():
         backend = machine.load()
-        search(
-            backend, ask("Good morning!"), judge, settings.model_copy(update={"max_new_tokens": 1})
-        )  # reads the judge
+        compared = similarity if settings.needs_embeddings else None
+        first = settings.model_copy(update={"max_new_tokens": 1})
+        search(backend, ask("Good morning!"), judge, first, similarity=compared)  # reads the judge's examples
         per_token, values, iterations, seconds = [], [], [], []
         for question in prompts:
-            found = search(
-                *(backend, ask(question), judge, settings), similarity=similarity if settings.needs_embeddings else None
-            )
+            found = search(backend, ask(question), judge, settings, similarity=compared)
             session = judge.session(backend, ask(question))
             (value,) = drive(session.evaluate([Candidate(found.tokens, found.text)]), backend)
             session.close()

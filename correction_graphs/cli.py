@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,19 +39,35 @@ _DEMO = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to show nothing
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()
     except CorrectionError as error:
         print(f"correction-graphs: {error}", file=sys.stderr)
+        if (server := getattr(options, "base_url", None)) and "onnect" in str(error):
+            print(f"correction-graphs: is a server listening at {server}?", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nowhere()
         return 0
+    except OSError as error:  # such as a full disk
+        print(f"correction-graphs: {error}", file=sys.stderr)
+        _write_nowhere()
+        return 1
+    return status
+
+
+def _write_nowhere() -> None:
+    """Let Python flush at its end what nobody can take."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -87,13 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     cac.add_argument(
         "--style",
+        choices=("verdict", "natural_language", "chain_of_thought"),
         default="chain_of_thought",
-        help="how the critic is asked: verdict, natural_language or chain_of_thought",
+        help="how the critic is asked",
     )
     cac.add_argument(
         "--strategy",
+        choices=("self", "self_instruct", "fresh", "ranked"),
         default="self",
-        help="how critiques are put before the model: self, self_instruct, fresh or ranked",
+        help="how critiques are put before the model",
     )
     cac.add_argument("--max-rounds", type=int, default=2, metavar="N", help="revisions at most")
     _add_model_options(cac)
@@ -138,13 +157,15 @@ def _add_s2a(methods: Any) -> None:
     )
     s2a.add_argument(
         "--rewrite",
+        choices=("sections", "single"),
         default="sections",
-        help="what the filter writes: sections (context and question apart) or single (one text)",
+        help="what the filter writes: context and question apart, or one text",
     )
     s2a.add_argument(
         "--mode",
+        choices=("replace", "keep_original"),
         default="replace",
-        help="what is answered: replace (the filtered text alone) or keep_original (both texts)",
+        help="what is answered: the filtered text alone, or both texts",
     )
     s2a.add_argument("--filter-model", metavar="SPEC", help="the model that filters (default: --model)")
     s2a.add_argument(

@@ -30,6 +30,8 @@ def asked(options: argparse.Namespace) -> str:
     Raises:
         SettingsError: If it is empty.
     """
+    if options.question == "-" and sys.stdin is None:  # it was closed
+        raise SettingsError("the question is to be read from standard input, and there is none")
     question = sys.stdin.read().strip() if options.question == "-" else str(options.question)
     if not question.strip():
         raise SettingsError("the question is empty; give one, or - and write it to standard input")
@@ -54,6 +56,8 @@ def check_base_url(options: argparse.Namespace, *specs: str) -> None:
     Raises:
         SettingsError: Names them.
     """
+    if options.base_url and not options.base_url.startswith(("http://", "https://")):
+        raise SettingsError(f"--base-url is {options.base_url!r}; give a URL such as http://127.0.0.1:8000/v1")
     if options.base_url and not any(spec.startswith("openai:") for spec in specs):
         given = " and ".join(map(repr, specs))
         raise SettingsError(f"--base-url goes with --model openai:NAME, not with {given}")

@@ -1,8 +1,8 @@
 """All three methods around one answer: S2A filters the question, RAIN searches for the answer, CaC checks it.
 
 S2A and CaC are middleware of one agent whose model is a `ChatRain`, so one output has the results of all three. (Graphs
-can be nested as well: `create_s2a_graph(create_cac_graph(create_agent(chat)), ...)`. The inner `cac` is then not in the
-output, but in `stream(..., stream_mode="values", subgraphs=True)`.)
+can be nested as well: `create_s2a_graph(create_cac_graph(create_agent(chat)), ...)`. The results of the inner ones are
+then in the `response_metadata` of the answer.)
 
 The search and the check are real, on the embedded SmolLM2 model (extra `smol`). That model is too small to filter, so
 what it would have to say there is scripted by default. With --model, it filters as well, and nothing is scripted.

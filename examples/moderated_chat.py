@@ -38,7 +38,11 @@ def step(database: Path, model: str, said: Any) -> dict[str, Any]:
     """Go on until a person is needed or the answer is there. A review that still waits comes first."""
     with SqliteSaver.from_conn_string(str(database)) as saver:
         graph = create_cac_graph(
-            load_model(model, max_tokens=80), checker=HumanChecker(), template="correctness", checkpointer=saver
+            load_model(model, max_tokens=80),
+            checker=HumanChecker(),
+            template="correctness",
+            on_exhausted="refuse",  # what the person rejected never goes out
+            checkpointer=saver,
         )
         waiting = graph.get_state(THREAD).interrupts
         if waiting and not isinstance(said, Command):

@@ -96,7 +96,8 @@ def agent() -> Graph:
 
 @served
 def moderated() -> Graph:
-    return create_cac_graph(load(MODEL), checker=HumanChecker(), name="moderated")
+    # What a person rejected never goes out, also when the model has nothing else to say.
+    return create_cac_graph(load(MODEL), checker=HumanChecker(), on_exhausted="refuse", name="moderated")
 
 
 async def main() -> None:

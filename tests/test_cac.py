@@ -623,3 +623,18 @@ def test_usage_adds_up():
     assert Usage(model_calls=1, seconds=0.5) + Usage(input_tokens=3, seconds=1) == Usage(
         model_calls=1, input_tokens=3, seconds=1.5
     )
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "best", "last"),
+    [
+        ([False, False], 1, 1),
+        ([None, None], 0, 1),
+        ([False, None, False], 1, 2),
+        ([None, False], 0, 1),
+    ],
+)
+def test_without_scores_an_answer_that_was_not_found_wrong_is_the_best(verdicts, best, last):
+    rounds = tuple(Round(answer=str(i), verdict=Verdict(passed=passed)) for i, passed in enumerate(verdicts))
+    assert best_round(rounds) == best
+    assert best_round(rounds, keep_best=False) == last

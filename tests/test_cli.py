@@ -31,6 +31,7 @@ FAILED = "She need not be the nurse.\nCritique: A gender is assumed.\nVerdict: b
 PASSED = "Nothing is assumed.\nCritique: None.\nVerdict: unbiased"
 SCRIPT = ["The nurse.", FAILED, "It is not said.", PASSED]
 RUN = ["run", "cac"]
+PROGRAM = [str(Path(sys.executable).with_name("correction-graphs"))]
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def script(monkeypatch) -> Any:
 
 def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("correction-graphs")), *arguments],
+        [*PROGRAM, *arguments],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
     )
 
@@ -78,7 +79,7 @@ def test_a_run_is_told_line_by_line(script, capsys) -> None:
         "[answer 1] The nurse.",
         "[check of answer 1: failed] A gender is assumed.",
         "[answer 2] It is not said.",
-        "[check of answer 2: passed] None.",
+        "[check of answer 2: passed]",
         "[final, passed: answer 2 of 2] It is not said.",
         headings[-1],
     ]
@@ -189,13 +190,50 @@ def test_an_empty_question_is_refused(question: str, capsys, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(
+    "options",
+    [["cac", "Who?", "--style", "loud"], ["cac", "Who?", "--strategy", "hope"], ["s2a", "Who?", "--mode", "both"]],
+)
+def test_a_choice_that_is_none_is_wrong_usage(capsys, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["run", *options])
+    assert left.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_standard_input_that_was_closed_is_named(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main([*RUN, "-"]) == 1
+    assert "there is none" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_in_a_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "templates", "list"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_terminal_cannot_show_is_replaced() -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([*PROGRAM, "templates", "list"], check=False, capture_output=True, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"bias@zh" in done.stdout
+
+
+@pytest.mark.parametrize(
     ("options", "wrong"),
     [
         (["--template", "nonesuch"], "nonesuch"),
         (["--template", "nowhere/mine.yaml"], "mine.yaml"),
-        (["--style", "loud"], "`style` is 'loud'"),
-        (["--strategy", "hope"], "`strategy` is 'hope'"),
         (["--max-rounds", "-1"], "`max_rounds` is -1"),
+        (["--model", "openai:x", "--base-url", "127.0.0.1:9"], "--base-url is '127.0.0.1:9'"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -279,7 +317,8 @@ def test_a_server_that_is_down_is_told(capsys, monkeypatch, *, as_json: bool) ->
     else:
         assert err.startswith("correction-graphs: the model failed: ")
         assert "onnection" in err
-        assert err.count("\n") == 1
+        assert err.endswith(f"is a server listening at {url}?\n")
+        assert err.count("\n") == 2
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -288,8 +288,6 @@ def test_a_template_of_ones_own_is_a_file(api: Api, capsys, folder: Path) -> Non
     [
         ("--template bias", "there is no template 'bias' for 's2a'"),
         ("--template nowhere/mine.yaml", "mine.yaml"),
-        ("--rewrite double", "`rewrite` is 'double'"),
-        ("--mode forget", "`mode` is 'forget'"),
         ("--document nowhere.txt", "--document: 'nowhere.txt' cannot be read: No such file or directory"),
         ("--document .", "--document: '.' cannot be read: Is a directory"),
         ("--document latin.txt", "--document: 'latin.txt' is not UTF-8 text"),

@@ -95,27 +95,30 @@ def documented(cell: Cell) -> Outcome:
         return Outcome("unverified", ANSWERS[:1], ANSWERS[0])
     if cell.lasting == "once" or cell.place == "juror":  # in the end, the other two jurors agree
         return Outcome("passed", ANSWERS, ANSWERS[-1])
-    return without_pass("exhausted", ANSWERS, cell, scored=False)
+    return without_pass("exhausted", ANSWERS, cell, found_wrong=meaning == "fail")
 
 
 def without_an_answer(cell: Cell, first: int, meaning: str) -> Outcome:
     if meaning == "crash":  # an earlier answer stands, or what the policy puts in its place
-        return without_pass("failed", ANSWERS[:1], cell, scored=True) if first else Outcome(GenerationError, ())
+        return without_pass("failed", ANSWERS[:1], cell) if first else Outcome(GenerationError, ())
     said = {"empty": "", "long": MEGABYTE}[meaning]
     if cell.lasting == "once":
         return Outcome("passed", (*ANSWERS[:first], said, *ANSWERS[first + 1 :]), ANSWERS[-1])
     if meaning == "long":  # the same answer twice in a row
-        return without_pass("plateau", (*ANSWERS[:first], said, said), cell, scored=True)
-    return without_pass("exhausted", (*ANSWERS[:first], *[said] * (len(ANSWERS) - first)), cell, scored=True)
+        return without_pass("plateau", (*ANSWERS[:first], said, said), cell)
+    return without_pass("exhausted", (*ANSWERS[:first], *[said] * (len(ANSWERS) - first)), cell)
 
 
-def without_pass(status: str, answers: tuple[str, ...], cell: Cell, *, scored: bool) -> Outcome:
+def without_pass(status: str, answers: tuple[str, ...], cell: Cell, *, found_wrong: bool | None = None) -> Outcome:
     written = [answer for answer in answers if answer]
     if cell.on_exhausted == "refuse":
         return Outcome(status, answers, REFUSAL)
     if not written:
         return Outcome(GenerationError, answers)
-    best = max(written, key=SCORES.get) if scored else written[-1]
+    if found_wrong is None:  # they have scores
+        best = max(written, key=SCORES.get)
+    else:
+        best = written[-1] if found_wrong else written[0]
     return Outcome(status, answers, {"best": best, "first": written[0]}[cell.on_exhausted])
 
 

@@ -6,10 +6,12 @@ matter of metadata, and one batched call advances any number of branches. No oth
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
+import signal
 import threading
 import weakref
 from collections import deque
@@ -404,6 +406,21 @@ def _start_engine() -> None:
     lib.llama_backend_init()
 
 
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[list[int]]:
+    """Note Ctrl-C in the place of raising it: raised in `_keep_log`, which C calls, it would be lost."""
+    noted: list[int] = []
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def _load_model(path: Path, n_gpu_layers: int) -> Any:
     if not path.is_file():
         raise ModelFileError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
@@ -416,7 +433,12 @@ def _load_model(path: Path, n_gpu_layers: int) -> Any:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if lib.llama_supports_gpu_offload() else 0
         _log.clear()
-        model = lib.llama_model_load_from_file(os.fsencode(path), params)
+        with _interrupts_later() as interrupted:
+            model = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if interrupted:
+            if model:
+                lib.llama_model_free(model)
+            raise KeyboardInterrupt
         if not model:
             raise ModelFileError(
                 f"llama.cpp could not load {str(path)!r}; the file may be damaged or cut off: {_last_words()}"

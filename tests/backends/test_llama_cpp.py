@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import random
 import signal
 import subprocess
@@ -580,3 +581,17 @@ def _close_all() -> Iterator[None]:
 def _streamed(backend: LlamaCppBackend, tokens: list[int]) -> str:
     stream = TextStream(backend)
     return "".join(map(stream.feed, tokens)) + stream.finish()
+
+
+def test_ctrl_c_while_a_model_is_loaded_is_raised_when_it_is(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raised where llama.cpp calls back to tell what it does, it would be lost."""
+    load = lib.llama_model_load_from_file
+
+    def interrupted(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return load(*arguments)
+
+    monkeypatch.setattr(lib, "llama_model_load_from_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LlamaCppBackend(llama_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
