@@ -138,6 +138,9 @@ RULES: Mapping[str, Rule] = {
     "rain.chat": rule(f"{SEARCH} rain.runs local_chat langchain_core"),
     "rain.graph": rule(f"{SEARCH} rain.runs rain.chat local_chat messages models streaming langchain_core langgraph"),
     "rain.picture": rule("html_page", for_types="results"),  # a result as a page to look at
+    # The world in which the methods' effects are measured: no library code knows of it, and it knows none.
+    "lab": rule(),
+    "lab.*": rule(),
     # What users put around the methods.
     "middleware": rule(),
     "middleware.common": rule("errors langchain langchain_core"),

@@ -115,10 +115,8 @@ def without_pass(status: str, answers: tuple[str, ...], cell: Cell, *, found_wro
         return Outcome(status, answers, REFUSAL)
     if not written:
         return Outcome(GenerationError, answers)
-    if found_wrong is None:  # they have scores
-        best = max(written, key=SCORES.get)
-    else:
-        best = written[-1] if found_wrong else written[0]
+    by_score = found_wrong is None
+    best = max(written, key=SCORES.get) if by_score else written[-1] if found_wrong else written[0]
     return Outcome(status, answers, {"best": best, "first": written[0]}[cell.on_exhausted])
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import NamedTuple
 
 _UNITS = dict(
@@ -97,43 +98,69 @@ class Number(NamedTuple):
 
 def numbers_in(text: str) -> list[Number]:
     """Return the numbers of a text in order. Marks of a list ("1.") are none."""
-    skipped = [mark.span() for pattern in (_LIST_MARK, _IDIOMS) for mark in pattern.finditer(text)]
+    skipped = sorted(mark.span() for pattern in (_LIST_MARK, _IDIOMS) for mark in pattern.finditer(text))
     found = []
+    passed = until = 0
     for match in _NUMBER.finditer(text):
-        if any(start <= match.start() < end for start, end in skipped):
+        start, end = match.span()
+        while passed < len(skipped) and skipped[passed][0] <= start:
+            until = max(until, skipped[passed][1])
+            passed += 1
+        if start < until:
             continue
-        values = frozenset(_plain(value) for value in _values(match))
+        parts = match.group("digits", "sign", "suffix", "scale", "words", "han")
+        values = (_values_of_short if end - start <= _SHORT else _values_of)(parts)
         if values:
-            found.append(Number(*match.span(), values, match[0].casefold() in _VAGUE))
+            found.append(Number(start, end, values, match[0].casefold() in _VAGUE))
     return found
 
 
-def values_in(text: str) -> set[str]:
-    """Return all values that the numbers of a text may have, quotients of fractions included."""
-    values = {value for number in numbers_in(text) for value in number.values}
-    for top, bottom in re.findall(r"(\d+)\s*/\s*(\d+)", text):
-        if int(bottom):
-            values.add(_plain(Decimal(int(top)) / Decimal(int(bottom))))
+def values_in(text: str, numbers: Iterable[Number] | None = None) -> set[str]:
+    """Return all values that the numbers of a text may have, quotients of fractions included.
+
+    Args:
+        text: What to look through.
+        numbers: Its numbers, if they are known already.
+    """
+    values = {value for number in (numbers_in(text) if numbers is None else numbers) for value in number.values}
+    for top, bottom in set(_FRACTION.findall(text)):
+        if len(top) + len(bottom) <= _LONGEST and Decimal(bottom):
+            values.add(_plain(Decimal(top) / Decimal(bottom)))
     return values
 
 
-def _values(match: re.Match[str]) -> Iterator[Decimal | int | str]:
-    if match["digits"]:
-        sign = -1 if match["sign"] else 1
-        factor = (
-            _SUFFIXES[(match["suffix"] or match["scale"] or "").lower()] if match["suffix"] or match["scale"] else 1
-        )
-        for value in _readings(unicodedata.normalize("NFKC", match["digits"].lstrip("-−"))):
-            yield value if isinstance(value, str) else value * factor * sign
-    elif match["words"]:
-        yield _from_words(re.split(r"[ -]+", match["words"].casefold()))
-    else:
-        yield _from_han(match["han"])
+_FRACTION = re.compile(r"(?<!\d)(\d++)\s*+/\s*+(\d+)")
+_LONGEST = 1000  # digits: of more, decimals and integers overflow; such a number is the same only if it is written so
+_SHORT = 40  # of what is worth remembering
+
+
+def _values_of(parts: tuple[str | None, ...]) -> frozenset[str]:
+    digits, sign, suffix, scale, words, han = parts
+    return frozenset(map(_plain, _values(digits, sign, suffix or scale, words, han)))
+
+
+_values_of_short = lru_cache(maxsize=8192)(_values_of)
+
+
+def _values(
+    digits: str | None, sign: str | None, scale: str | None, words: str | None, han: str | None
+) -> Iterator[Decimal | int | str]:
+    if digits:
+        factor = (_SUFFIXES[scale.lower()] if scale else 1) * (-1 if sign else 1)
+        for value in _readings(unicodedata.normalize("NFKC", digits.lstrip("-−"))):
+            yield value if isinstance(value, str) else value * factor
+    elif words:
+        yield _from_words(re.split(r"[ -]+", words.casefold()))
+    elif han:
+        yield _from_han(han) if len(han) <= _LONGEST else han
 
 
 def _readings(digits: str) -> Iterator[Decimal | str]:
     """Yield what digits with separators may mean."""
     bare = re.sub(r"[ \u00a0\u202f'’]", "", digits)
+    if len(bare) > _LONGEST:
+        yield bare
+        return
     marks = re.findall(r"[.,]", bare)
     try:
         if not marks:

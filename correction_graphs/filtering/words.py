@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
-_WORD = re.compile(rf"[{CJK}]+|\d+(?:[.,]\d+)*|(?:(?![{CJK}])[^\W\d_])+(?:['’](?:(?![{CJK}])[^\W\d_])+)*")
+_WORD = re.compile(rf"[{CJK}]+|\d+(?:[.,]\d+)*|[^\W\d_{CJK}]+(?:['’][^\W\d_{CJK}]+)*")
 _IS_CJK = re.compile(rf"[{CJK}]")
 
 STOP = frozenset(
@@ -114,22 +115,32 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def spans_of(text: str) -> list[tuple[int, int]]:
+    """Return where the words of a text begin and end."""
+    return [match.span() for match in _WORD.finditer(text)]
+
+
 def content_of(text: str) -> list[str]:
     """Return what a text is about: stems without function words, and pairs of CJK characters."""
     found: list[str] = []
     for word in words_of(text):
-        if _IS_CJK.match(word):
-            found += _pairs(word)
-        else:
-            folded = word.casefold().replace("’", "'").removesuffix("'s")
-            if folded not in STOP:
-                found.append(stem(folded))
+        found += (_content_of_short if len(word) <= _SHORT else _content_of_word)(word)
     return found
 
 
-@lru_cache(maxsize=8192)
+def _content_of_word(word: str) -> Sequence[str]:
+    if _IS_CJK.match(word):
+        return _pairs(word)
+    folded = word.casefold().replace("’", "'").removesuffix("'s")
+    return () if folded in STOP else (stem(folded),)
+
+
 def stem(word: str) -> str:
     """Return a word without its most common English endings."""
+    return _stem_of_short(word) if len(word) <= _SHORT else _stem(word)
+
+
+def _stem(word: str) -> str:
     for ending in ("ingly", "edly", "ing", "ies", "ied", "ed", "es", "ly", "s"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:  # noqa: PLR2004
             word = word.removesuffix(ending) + ("y" if ending in ("ies", "ied") else "")
@@ -137,6 +148,11 @@ def stem(word: str) -> str:
     if len(word) > 4 and word[-1] == word[-2]:  # noqa: PLR2004
         word = word[:-1]
     return word.removesuffix("e") if len(word) > 3 else word  # noqa: PLR2004
+
+
+_SHORT = 40  # of a word worth remembering: thousands of long ones would fill the memory
+_stem_of_short = lru_cache(maxsize=8192)(_stem)
+_content_of_short = lru_cache(maxsize=8192)(_content_of_word)
 
 
 def negations_in(text: str) -> int:
@@ -154,23 +170,31 @@ def negated_in(text: str, *, near: bool = True) -> set[str]:
         text: What to look through.
         near: Whether only the nearest word counts; otherwise all that follow within reach, and the one before.
     """
-    found = {text[mark.end() :][:2] for mark in _NEGATION_CJK.finditer(text)}
+    found: set[str] = set()
+    if _IS_CJK.search(text):
+        found = {text[mark.end() : mark.end() + 2] for mark in _NEGATION_CJK.finditer(text)}
     found = {re.split(rf"[^{CJK}]", after)[0] for after in found}
-    for sentence in re.split(r"(?<!\bno)[.!?;\n]+(?=\s|$)", text, flags=re.IGNORECASE):
-        words = [
-            word.casefold().replace("’", "'")
-            for word in words_of(re.sub(r"\bno\.(?=\s*\d)", "", sentence, flags=re.IGNORECASE))
-        ]
+    for sentence in _NEGATION_REACHES.split(text):
+        words = [word.casefold().replace("’", "'") for word in words_of(_NUMBER_SIGN.sub("", sentence))]
+        negations = [at for at, word in enumerate(words) if _is_negation(word)]
+        if not negations:
+            continue
         said = [None if word in STOP or _is_negation(word) else stem(word.removesuffix("'s")) for word in words]
-        for at, word in enumerate(words):
-            if _is_negation(word):
-                after = [each for each in said[at + 1 : at + 1 + _REACH] if each]
-                earlier = [each for each in reversed(said[:at]) if each]
-                found.update((after + earlier)[:1] if near else after + earlier[:1])
+        last, until = None, 0
+        for at in negations:
+            after = [each for each in said[at + 1 : at + 1 + _REACH] if each]
+            last = next((each for each in reversed(said[until:at]) if each), last)
+            until = at
+            earlier = [last] if last else []
+            found.update((after + earlier)[:1] if near else after + earlier)
     return found - {""}
 
 
 _REACH = 7
+# It begins where a run of marks does (after "no" one mark later) or at a line's end in it: elsewhere it would only fail
+# again, which takes long in a long run.
+_NEGATION_REACHES = re.compile(r"(?<!\bno)(?:(?<![.!?;\n])|(?<=\bno[.!?;\n])|(?=\n))[.!?;\n]+(?=\s|$)", re.IGNORECASE)
+_NUMBER_SIGN = re.compile(r"\bno\.(?=\s*\d)", re.IGNORECASE)
 
 
 def _is_negation(word: str) -> bool:
