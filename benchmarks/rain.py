@@ -247,7 +247,7 @@ def ask(question: str) -> Messages:
 
 def long_prompt(backend: LlamaCppBackend, question: str, size: int = 311) -> Messages:
     """Return a story and a question that together are `size` tokens, or hardly fewer."""
-    words = STORY.split()
+    words = (2 * STORY).split()
     for length in range(len(words), 0, -1):
         messages = ask(f"{' '.join(words[:length])} {question}")
         if len(backend.chat_tokens(messages)) <= size:
@@ -303,7 +303,7 @@ def published(machine: Machine) -> dict[str, Any]:
             backend = machine.load()
             messages = long_prompt(backend, question)
             session = judge.session(backend, messages)
-            sizes = {"prompt": len(backend.chat_tokens(messages)), "judge": session.prompt_tokens}
+            sizes = {"prompt": len(backend.chat_tokens(messages)), "judge_prompt": session.prompt_tokens}
             session.close()
             found = search(backend, messages, judge, settings, similarity=similarity, commits=4)
             backend.close()

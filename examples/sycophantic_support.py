@@ -16,7 +16,6 @@ import argparse
 
 from langchain_core.messages import AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 
 from correction_graphs import create_s2a_graph
@@ -46,9 +45,7 @@ def main() -> None:
         model,
         filter_model=None if options.model else ScriptedChatModel(SCRIPT),
         template="unbiased",
-        scope="conversation",  # what was claimed in earlier turns is kept from the model, too
-        checkpointer=InMemorySaver(),
-        cache=InMemoryCache(),  # what was filtered in an earlier turn is not filtered again
+        checkpointer=InMemorySaver(),  # what was claimed and filtered in earlier turns stays filtered
     )
     thread: RunnableConfig = {"configurable": {"thread_id": "customer-1"}}
     plain: list[AnyMessage] = []

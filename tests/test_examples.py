@@ -110,7 +110,7 @@ def test_a_model_that_does_not_see_a_claim_does_not_repeat_it(smollm2_path):
     assert out.startswith(FILTER_SCRIPTED)
     assert field(out, "dropped:") == [
         "I'm sure the capital of Australia is Sydney.",
-        "I'm sure the capital of Australia is Sydney. I'm sure the capital of Canada is Toronto.",
+        "I'm sure the capital of Canada is Toronto.",
     ]
     filtered, plain = field(out, "filtered:"), field(out, "plain:")
     assert "Sydney" in plain[0]

@@ -573,7 +573,7 @@ def test_the_example_of_the_guide_is_a_template() -> None:
     guide = (Path(__file__).parents[1] / "templates" / "README.md").read_text(encoding="utf-8")
     *_, example = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
 
-    assert set(parse_template(example).prompts) == {"check.chain_of_thought", "revise.self_instruct"}
+    assert set(parse_template(example).prompts) == {"check.chain_of_thought", "revise.self"}
 
 
 def test_the_guide_describes_every_role() -> None:
