@@ -91,7 +91,7 @@ def create_cac_graph(
             answers and checks once.
             A model that gives an answer it gave before ends the run, too.
         keep_best: Whether the best answer is the one with the highest score, of equal ones the earlier; without scores
-            the first that was not found wrong (the checker could not tell), else the last. With False it is the last.
+            the last that was not found wrong (the checker could not tell), else the last. With False it is the last.
         on_unknown: What follows when the checker cannot tell: `"revise"`, `"accept"` the answer as it is, or `"retry"`:
             ask the checker once more, then revise.
         on_checker_error: What follows when the checker raises: `"raise"` a `CheckerError` that carries the result so

@@ -232,9 +232,9 @@ def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | No
 
     Args:
         rounds: The answers with their verdicts.
-        keep_best: Whether a higher score wins, of equal ones the earlier. Where no answer has a score, the first one
-            that was not found wrong wins, as when the verdict on it was unknown; the last one where all were, since it
-            was written with all critiques in view. Without `keep_best` it is always the last.
+        keep_best: Whether a higher score wins, of equal ones the earlier. Where no answer has a score, one that was
+            found wrong loses to one that was not, as when the verdict on it was unknown, and the later wins, since it
+            was written with more critiques in view. Without `keep_best` it is always the last.
     """
     written = _written(rounds)
     scores = {i: v.score for i in written if (v := rounds[i].verdict) is not None and v.score is not None}
@@ -242,7 +242,7 @@ def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | No
         return max(scores, key=lambda index: (scores[index], -index))
     unfaulted = [i for i in written if (v := rounds[i].verdict) is None or v.passed is None]
     if keep_best and unfaulted:
-        return unfaulted[0]
+        return unfaulted[-1]
     return written[-1] if written else None
 
 

@@ -629,7 +629,7 @@ def test_usage_adds_up():
     ("verdicts", "best", "last"),
     [
         ([False, False], 1, 1),
-        ([None, None], 0, 1),
+        ([None, None], 1, 1),  # reviews without a verdict are to have an effect as well
         ([False, None, False], 1, 2),
         ([None, False], 0, 1),
     ],
@@ -638,3 +638,10 @@ def test_without_scores_an_answer_that_was_not_found_wrong_is_the_best(verdicts,
     rounds = tuple(Round(answer=str(i), verdict=Verdict(passed=passed)) for i, passed in enumerate(verdicts))
     assert best_round(rounds) == best
     assert best_round(rounds, keep_best=False) == last
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_reviews_without_a_verdict_change_the_answer(keep_best):
+    model = ScriptedChatModel(["Sydney.", "The capital is Canberra.", "Canberra.", "That is right."])
+    graph = create_cac_graph(model, template="correctness", style="natural_language", max_rounds=1, keep_best=keep_best)
+    assert graph.invoke(ASK)["messages"][-1].text == "Canberra."

@@ -95,7 +95,7 @@ def documented(cell: Cell) -> Outcome:
         return Outcome("unverified", ANSWERS[:1], ANSWERS[0])
     if cell.lasting == "once" or cell.place == "juror":  # in the end, the other two jurors agree
         return Outcome("passed", ANSWERS, ANSWERS[-1])
-    return without_pass("exhausted", ANSWERS, cell, found_wrong=meaning == "fail")
+    return without_pass("exhausted", ANSWERS, cell, scored=False)
 
 
 def without_an_answer(cell: Cell, first: int, meaning: str) -> Outcome:
@@ -109,14 +109,13 @@ def without_an_answer(cell: Cell, first: int, meaning: str) -> Outcome:
     return without_pass("exhausted", (*ANSWERS[:first], *[said] * (len(ANSWERS) - first)), cell)
 
 
-def without_pass(status: str, answers: tuple[str, ...], cell: Cell, *, found_wrong: bool | None = None) -> Outcome:
+def without_pass(status: str, answers: tuple[str, ...], cell: Cell, *, scored: bool = True) -> Outcome:
     written = [answer for answer in answers if answer]
     if cell.on_exhausted == "refuse":
         return Outcome(status, answers, REFUSAL)
     if not written:
         return Outcome(GenerationError, answers)
-    by_score = found_wrong is None
-    best = max(written, key=SCORES.get) if by_score else written[-1] if found_wrong else written[0]
+    best = max(written, key=SCORES.get) if scored else written[-1]
     return Outcome(status, answers, {"best": best, "first": written[0]}[cell.on_exhausted])
 
 
