@@ -2,7 +2,7 @@
 
     python examples/fallible_model/train.py [--size large] [--steps 6000] [--seed 0] [--out DIRECTORY]
 
-Needs `pip install torch tokenizers gguf` besides the library. One seed gives one model, up to the arithmetic of the
+Needs `pip install --group train` besides the library. One seed gives one model, up to the arithmetic of the
 machine. The last line is a JSON document with the losses.
 """
 
