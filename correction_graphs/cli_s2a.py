@@ -65,7 +65,7 @@ def _read(path: str) -> str:
 
 
 def _graph(options: argparse.Namespace, view: S2AView) -> Any:
-    load_template(options.template, method="s2a")  # a wrong name is told before a model is loaded
+    template = load_template(options.template, method="s2a")  # a wrong name is told before a model is loaded
     specs = list(dict.fromkeys([options.model, options.filter_model or options.model]))
     check_base_url(options, *specs)
     models = {}
@@ -75,7 +75,7 @@ def _graph(options: argparse.Namespace, view: S2AView) -> Any:
     return create_s2a_graph(
         models[specs[0]],
         filter_model=models[specs[-1]],
-        template=options.template,
+        template=template,
         rewrite=options.rewrite,
         mode=options.mode,
         skip_if="clean" if options.skip_if_clean else None,

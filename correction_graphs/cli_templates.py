@@ -182,11 +182,11 @@ def _cac_needs() -> Mapping[str, list[str]]:
 
 
 def _s2a_needs(template: Template) -> Mapping[str, list[str]]:
-    from correction_graphs.filtering.rewriting import Filtering, Rewrite  # noqa: PLC0415
+    from correction_graphs.filtering.rewriting import DOCUMENT_ROLES, Filtering, Rewrite  # noqa: PLC0415
 
     return {
         **{f'rewrite="{rewrite}"': Filtering(template, rewrite).roles for rewrite in get_args(Rewrite)},
-        "documents": ["filter.document", "label.nothing", "answer.documents"],
+        "documents": list(DOCUMENT_ROLES),
         'mode="keep_original"': ["answer.keep_original"],
         "instruct=True": ["answer.instruction"],
     }

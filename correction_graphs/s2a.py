@@ -11,9 +11,8 @@ The filtered text never enters `messages` or the token stream. The answer is str
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn, NotRequired
+from typing import Annotated, Any, NoReturn, NotRequired
 from uuid import uuid4
 
 from langchain_core.documents import Document
@@ -38,15 +37,14 @@ from correction_graphs.filtering.rewriting import (
     Rewrite,
     Scope,
     SkipIf,
-    Source,
     kept_documents,
 )
 from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.nodes import Aloud, Quietly, emit, let_pass, words
 from correction_graphs.prompts import Template
-from correction_graphs.results import FilteredText, S2AResult
-from correction_graphs.s2a_rules import FilterEach, Memory, OnFilterFailure, Progress, Rules
+from correction_graphs.results import S2AResult
+from correction_graphs.s2a_rules import Memory, OnFilterFailure, Plan, Progress, Rules
 from correction_graphs.streaming import astream_answer, stream_answer
 from correction_graphs.usage import UsageMeter, require_price
 
@@ -265,66 +263,39 @@ class _Filter(_Node):
 
     def __init__(self, model: Runnable[Any, AIMessage], rules: Rules, answer: _Answer) -> None:
         self.name = "filter"
-        self._each = FilterEach(model, rules.filtering)
+        self._model = model
         self._rules = rules
         self._answer = answer
 
     def step(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
-        turn, meter = self._turn(state), self._rules.meter()
-        try:
-            with Quietly(config, meter) as inner:
-                outcomes = self._each.batch(turn.asked, inner, return_exceptions=True)
-        except BaseException as error:  # noqa: BLE001  (raised again there)
-            self._failed(meter, error)
-        update = self._read(state, turn, outcomes, meter)
+        memory, plan = self._plan(state)
+        update = self._read(state, memory, self._rules.filter(self._model, plan, Progress(), config))
         if state["remaining_steps"] <= 1:
             update |= self._answer.step({**state, **update}, config)  # type: ignore[typeddict-item]
         return update
 
     async def astep(self, state: State, config: RunnableConfig | None) -> dict[str, Any]:
-        turn, meter = self._turn(state), self._rules.meter()
-        try:
-            with Quietly(config, meter) as inner:
-                outcomes = await self._each.abatch(turn.asked, inner, return_exceptions=True)
-        except BaseException as error:  # noqa: BLE001  (raised again there)
-            self._failed(meter, error)
-        update = self._read(state, turn, outcomes, meter)
+        memory, plan = self._plan(state)
+        update = self._read(state, memory, await self._rules.afilter(self._model, plan, Progress(), config))
         if state["remaining_steps"] <= 1:
             update |= await self._answer.astep({**state, **update}, config)  # type: ignore[typeddict-item]
         return update
 
-    def _turn(self, state: State) -> _Turn:
+    def _plan(self, state: State) -> tuple[Memory, Plan]:
         messages = state["messages"]
         check_conversation(messages)
         memory = (state.get("s2a_memory") or Memory()).next_turn(messages)
-        sources = tuple(
-            source
-            for source in self._rules.sources(messages, state.get("documents") or ())
-            if source.kind == "document" or not memory.knows(messages[source.place])
-        )
-        settled = self._rules.settled(sources, memory)
-        return _Turn(memory, sources, settled, [source for source in sources if source not in settled])
+        sources = self._rules.sources(messages, state.get("documents") or ())
+        new = (each for each in sources if each.kind == "document" or not memory.knows(messages[each.place]))
+        return memory, self._rules.plan(new, memory)
 
-    def _read(self, state: State, turn: _Turn, outcomes: Sequence[Any], meter: UsageMeter) -> dict[str, Any]:
-        found = {**turn.settled, **dict(zip(turn.asked, outcomes, strict=True))}
-        each = [found[source] for source in turn.sources]
-        progress = self._rules.after_filter(Progress(), turn.sources, each, meter.usage)
+    @staticmethod
+    def _read(state: State, memory: Memory, progress: Progress) -> dict[str, Any]:
         documents = tuple(kept_documents(state.get("documents") or (), progress.texts))
         return {
             "s2a_progress": progress.model_copy(update={"documents": documents}),
-            "s2a_memory": turn.memory.learn(state["messages"], progress.texts),
+            "s2a_memory": memory.learn(state["messages"], progress.texts),
         }
-
-    def _failed(self, meter: UsageMeter, error: BaseException) -> NoReturn:
-        let_pass(error, self._rules.result(Progress(), meter.usage, error=words(error)))
-        raise error
-
-
-class _Turn(NamedTuple):
-    memory: Memory
-    sources: tuple[Source, ...]
-    settled: dict[Source, FilteredText]
-    asked: list[Source]
 
 
 class _Answer(_Node):

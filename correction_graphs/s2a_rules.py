@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -22,6 +22,7 @@ from correction_graphs.budget import Budget
 from correction_graphs.checkers.adapters import require_one_argument
 from correction_graphs.errors import ConversationError, FilterError, SettingsError
 from correction_graphs.filtering.rewriting import (
+    DOCUMENT_ROLES,
     Asking,
     Filtering,
     Mode,
@@ -33,7 +34,7 @@ from correction_graphs.filtering.rewriting import (
     answer_messages,
 )
 from correction_graphs.messages import text_of
-from correction_graphs.nodes import emit, expect, words
+from correction_graphs.nodes import Quietly, emit, expect, let_pass, words
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import FilteredText, S2AResult, Usage
 from correction_graphs.usage import UsageMeter, refusal_in, shared_budget
@@ -120,6 +121,20 @@ class Memory(BaseModel):
         return seen.text if seen and seen.digest == _digest(text_of(message)) else None
 
 
+class Plan(NamedTuple):
+    """What is to be filtered now.
+
+    Attributes:
+        sources: All of it.
+        settled: What becomes of texts for which no filter need be asked.
+        asked: The rest.
+    """
+
+    sources: tuple[Source, ...]
+    settled: dict[Source, FilteredText]
+    asked: list[Source]
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -193,30 +208,64 @@ class Rules(NamedTuple):
         if odd := next((each for each in documents if not isinstance(each, Document)), None):
             raise ConversationError(f'"documents" holds {odd!r:.200}; give LangChain Documents')
         if documents:
-            self.filtering.template.require("filter.document", "label.nothing", "answer.documents")
+            self.filtering.template.require(*DOCUMENT_ROLES)
         try:
             return self.filtering.sources(messages, documents, self.scope)
         except Exception as error:
             raise SettingsError(f"`scope` raised {words(error)}") from error
 
-    def settled(self, sources: Sequence[Source], memory: Memory) -> dict[Source, FilteredText]:
-        """Return what becomes of texts for which no filter need be asked: known ones, and those that are skipped.
+    def plan(self, sources: Iterable[Source], memory: Memory) -> Plan:
+        """Return which texts a filter is to be asked about: not those that are known, and those that are skipped.
 
         Raises:
             SettingsError: If the function given as `skip_if` raised.
         """
-        found: dict[Source, FilteredText] = {}
-        for source in sources:
+        every = tuple(sources)
+        settled: dict[Source, FilteredText] = {}
+        for source in every:
             known = memory.recall(source.text) if source.kind == "message" else None
             try:
                 skips = known is None and self.filtering.skips(source)
             except Exception as error:
                 raise SettingsError(f"`skip_if` raised {words(error)}") from error
             if known is not None:
-                found[source] = known.model_copy(update={"index": source.place})
+                settled[source] = known.model_copy(update={"index": source.place})
             elif skips:
-                found[source] = FilteredText(source=source.kind, index=source.place, skipped=True)
-        return found
+                settled[source] = FilteredText(source=source.kind, index=source.place, skipped=True)
+        return Plan(every, settled, [source for source in every if source not in settled])
+
+    def filter(
+        self, model: Runnable[Any, AIMessage], plan: Plan, progress: Progress, config: RunnableConfig | None
+    ) -> Progress:
+        """Ask the filter what is to be asked, all at once, and return the progress with what became of the plan.
+
+        Raises:
+            FilterError: If the filter failed, and the policy is to raise.
+        """
+        meter = self.meter(progress.usage)
+        try:
+            with Quietly(config, meter) as inner:
+                outcomes = _FilterEach(model, self.filtering).batch(plan.asked, inner, return_exceptions=True)
+        except BaseException as error:
+            self._pass_on(error, progress, meter)
+            raise
+        return self._after_filter(progress, plan, outcomes, meter.usage)
+
+    async def afilter(
+        self, model: Runnable[Any, AIMessage], plan: Plan, progress: Progress, config: RunnableConfig | None
+    ) -> Progress:
+        """Do what `filter` does."""
+        meter = self.meter(progress.usage)
+        try:
+            with Quietly(config, meter) as inner:
+                outcomes = await _FilterEach(model, self.filtering).abatch(plan.asked, inner, return_exceptions=True)
+        except BaseException as error:
+            self._pass_on(error, progress, meter)
+            raise
+        return self._after_filter(progress, plan, outcomes, meter.usage)
+
+    def _pass_on(self, error: BaseException, progress: Progress, meter: UsageMeter) -> None:
+        let_pass(error, self.result(progress, meter.usage, error=words(error)))
 
     def result(self, progress: Progress, usage: Usage | None = None, *, error: str | None = None) -> S2AResult:
         """Tell the story so far."""
@@ -227,24 +276,15 @@ class Rules(NamedTuple):
             error=error or progress.error,
         )
 
-    def after_filter(
-        self,
-        progress: Progress,
-        sources: Sequence[Source],
-        outcomes: Sequence[FilteredText | BaseException],
-        usage: Usage,
-    ) -> Progress:
-        """Return the progress with what became of more texts.
-
-        Raises:
-            FilterError: If the filter failed, and the policy is to raise.
-        """
+    def _after_filter(self, progress: Progress, plan: Plan, outcomes: Sequence[Any], usage: Usage) -> Progress:
         texts: list[FilteredText] = []
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         for failure in failures:
             if isinstance(failure, GraphBubbleUp):
                 raise failure
-        for source, outcome in zip(sources, outcomes, strict=True):
+        found = {**plan.settled, **dict(zip(plan.asked, outcomes, strict=True))}
+        for source in plan.sources:
+            outcome = found[source]
             if isinstance(outcome, BaseException):
                 told = str(refusal_in(outcome) or f"the filter failed: {words(outcome)}")
                 texts.append(FilteredText(source=source.kind, index=source.place, fallback=told))
@@ -285,12 +325,12 @@ class Rules(NamedTuple):
         )
 
 
-class FilterEach(Runnable[Source, FilteredText]):
+class _FilterEach(Runnable[Source, FilteredText]):
     """Filters one text."""
 
     def __init__(self, model: Runnable[Any, AIMessage], filtering: Filtering) -> None:
         self.name = "filter_each"
-        self.model = model
+        self._model = model
         self._filtering = filtering
 
     def invoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
@@ -298,7 +338,7 @@ class FilterEach(Runnable[Source, FilteredText]):
         steps = self._filtering.filter(input)
         asking = next(steps)
         while True:
-            reply = self.model.invoke(asking.messages, config)
+            reply = self._model.invoke(asking.messages, config)
             try:
                 asking = _again(input, steps.send(reply))
             except StopIteration as done:
@@ -309,7 +349,7 @@ class FilterEach(Runnable[Source, FilteredText]):
         steps = self._filtering.filter(input)
         asking = next(steps)
         while True:
-            reply = await self.model.ainvoke(asking.messages, config)
+            reply = await self._model.ainvoke(asking.messages, config)
             try:
                 asking = _again(input, steps.send(reply))
             except StopIteration as done:

@@ -28,6 +28,8 @@ Scope = ScopeName | Callable[[HumanMessage], bool]
 SkipIf = Literal["clean"] | Callable[[str], bool]
 
 ATTEMPTS = 2
+DOCUMENT_ROLES = ("filter.document", "label.nothing", "answer.documents")
+"""What a template needs where there are documents."""
 
 
 class Source(NamedTuple):

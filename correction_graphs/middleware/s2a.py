@@ -6,7 +6,7 @@ state: a loop of tools costs no further call, and what was filtered in one turn 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NotRequired, cast
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from correction_graphs.budget import Budget
-from correction_graphs.filtering.rewriting import Mode, Rewrite, Scope, SkipIf, Source, with_text
+from correction_graphs.filtering.rewriting import Mode, Rewrite, Scope, SkipIf, with_text
 from correction_graphs.messages import is_from_user, text_of
 from correction_graphs.middleware.common import (
     AgentMiddleware,
@@ -33,11 +33,10 @@ from correction_graphs.middleware.common import (
     is_durable,
 )
 from correction_graphs.models import AnswerModel, ModelLike
-from correction_graphs.nodes import Quietly, let_pass, words
 from correction_graphs.prompts import Template
-from correction_graphs.results import FilteredText, S2AResult
-from correction_graphs.s2a_rules import FilterEach, Memory, OnFilterFailure, Progress, Rules
-from correction_graphs.usage import UsageMeter, require_price
+from correction_graphs.results import S2AResult
+from correction_graphs.s2a_rules import Memory, OnFilterFailure, Plan, Progress, Rules
+from correction_graphs.usage import require_price
 
 
 class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -159,20 +158,12 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         view = self._look(request)
 
         def filtered_texts() -> AgentMemory:
-            meter = self._rules.meter(view.known.turn.usage)
-            try:
-                with Quietly(None, meter) as inner:
-                    outcomes = self._each(request).batch(view.asked, inner, return_exceptions=True)
-            except BaseException as error:
-                self._pass_on(error, view, meter)
-                raise
-            return self._with(view, outcomes, meter)
+            return view.learned(self._rules.filter(self._filter_of(request), view.plan, view.known.turn, None))
 
         known = view.known
-        if view.asked:
-            known = task(filtered_texts)().result() if is_durable(ensure_config()) else filtered_texts()
-        elif view.sources:
-            known = self._with(view, [], self._rules.meter())
+        if view.plan.sources:
+            durable = view.plan.asked and is_durable(ensure_config())
+            known = task(filtered_texts)().result() if durable else filtered_texts()
         return self._told(known, handler(self._override(request, view, known)))
 
     async def awrap_model_call(
@@ -182,20 +173,12 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         view = self._look(request)
 
         async def filtered_texts() -> AgentMemory:
-            meter = self._rules.meter(view.known.turn.usage)
-            try:
-                with Quietly(None, meter) as inner:
-                    outcomes = await self._each(request).abatch(view.asked, inner, return_exceptions=True)
-            except BaseException as error:
-                self._pass_on(error, view, meter)
-                raise
-            return self._with(view, outcomes, meter)
+            return view.learned(await self._rules.afilter(self._filter_of(request), view.plan, view.known.turn, None))
 
         known = view.known
-        if view.asked:
-            known = await (task(filtered_texts)() if is_durable(ensure_config()) else filtered_texts())
-        elif view.sources:
-            known = self._with(view, [], self._rules.meter())
+        if view.plan.sources:
+            durable = view.plan.asked and is_durable(ensure_config())
+            known = await (task(filtered_texts)() if durable else filtered_texts())
         return self._told(known, await handler(self._override(request, view, known)))
 
     def _look(self, request: ModelRequest[Any]) -> _View:
@@ -210,27 +193,16 @@ class S2AMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             for message in request.messages
         ]
         own = [message for message in messages if message.id in history]
-        sources = [
+        new = (
             source._replace(place=history[own[source.place].id])
             for source in self._rules.sources(own)
             if not known.memory.knows(own[source.place])
-        ]
-        settled = self._rules.settled(sources, known.memory)
-        asked = [source for source in sources if source not in settled]
-        return _View(known, messages, {history[message.id]: message for message in own}, sources, settled, asked)
+        )
+        plan = self._rules.plan(new, known.memory)
+        return _View(known, messages, {history[message.id]: message for message in own}, plan)
 
-    def _each(self, request: ModelRequest[Any]) -> FilterEach:
-        return FilterEach(self._filterer or AnswerModel(request.model), self._rules.filtering)
-
-    def _with(self, view: _View, outcomes: Sequence[Any], meter: UsageMeter) -> AgentMemory:
-        found = {**view.settled, **dict(zip(view.asked, outcomes, strict=True))}
-        each = [found[source] for source in view.sources]
-        turn = self._rules.after_filter(view.known.turn, view.sources, each, meter.usage)
-        texts = turn.texts[len(view.known.turn.texts) :]
-        return AgentMemory(memory=view.known.memory.learn(view.own, texts), turn=turn)
-
-    def _pass_on(self, error: BaseException, view: _View, meter: UsageMeter) -> None:
-        let_pass(error, self._rules.result(view.known.turn, meter.usage, error=words(error)))
+    def _filter_of(self, request: ModelRequest[Any]) -> AnswerModel:
+        return self._filterer or AnswerModel(request.model)
 
     def _override(self, request: ModelRequest[Any], view: _View, known: AgentMemory) -> ModelRequest[Any]:
         # Other middleware may call this again in the same step, whose state is a copy that nobody else has.
@@ -274,17 +246,18 @@ class _View(NamedTuple):
         known: What became of messages before.
         messages: What is to be shown, the user's messages with the ids that they have in the history.
         own: Those that are in the history, by their place there.
-        sources: What is to be filtered now, by its place in the history.
-        settled: What becomes of those for which no filter need be asked.
-        asked: The rest.
+        plan: What is to be filtered now, by its place in the history.
     """
 
     known: AgentMemory
     messages: list[AnyMessage]
     own: dict[int, AnyMessage]
-    sources: list[Source]
-    settled: dict[Source, FilteredText]
-    asked: list[Source]
+    plan: Plan
+
+    def learned(self, turn: Progress) -> AgentMemory:
+        """Return what is known after more was filtered in this turn."""
+        texts = turn.texts[len(self.known.turn.texts) :]
+        return AgentMemory(memory=self.known.memory.learn(self.own, texts), turn=turn)
 
 
 def _without(message: HumanMessage, quotes: dict[str, str]) -> AnyMessage:
