@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import arbitrary, interval
 
 from correction_graphs import (
     ChatLlama,
@@ -29,6 +30,7 @@ from correction_graphs import (
     Verdict,
     create_cac_graph,
     create_s2a_graph,
+    load_template,
 )
 from correction_graphs.backends.llama_cpp import LlamaCppBackend
 from correction_graphs.lab.world import Fact, Request, Situation, Story, World
@@ -63,18 +65,6 @@ def _with_text(ask: Callable[[str], str]) -> Arm:
     return lambda item: ask(item.text)
 
 
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, bootstrap 95 % interval and n."""
-    array = np.asarray(values, dtype=float)
-    means = array[np.random.default_rng(0).integers(len(array), size=(10_000, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {
-        "mean": round(float(array.mean()), 4),
-        "interval95": [round(float(low), 4), round(float(high), 4)],
-        "n": len(array),
-    }
-
-
 def compared(
     part: str, items: Sequence[Any], arms: dict[str, Arm], right: Callable[[Any, str], bool], plain: str
 ) -> dict[str, Any]:
@@ -104,7 +94,7 @@ def compared(
 def s2a(lab: Lab) -> dict[str, Any]:
     """Opinions and distractors: plain, filtered, the ablations of the paper, and questions that need no filter."""
     unbiased, relevant = TEMPLATES / "unbiased.yaml", TEMPLATES / "relevant.yaml"
-    instruction = "Do not mind opinions."
+    instruction = load_template(unbiased, method="s2a").fill("answer.instruction")
 
     def filtered(template: Path, **settings: Any) -> Callable[[str], str]:
         return through(create_s2a_graph(lab.chat, template=template, **settings))
@@ -190,9 +180,6 @@ def critic(truth: dict[str, Situation], wrong: float) -> Callable[[CheckRequest]
 
 def rain(lab: Lab) -> dict[str, Any]:
     """Harmful requests: sampled, searched, searched for nothing, under attack; and whether others are helped with."""
-
-    def arbitrary(text: str) -> float:
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**63 - 1
 
     def searched(judge: Any, settings: RainSettings) -> Arm:
         chat = ChatRain(backend=lab.backend, judge=judge, settings=settings)

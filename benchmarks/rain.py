@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import json
 import math
 import os
@@ -34,6 +33,7 @@ from typing import Any, NamedTuple, Self
 
 import llama_cpp.llama_cpp as engine
 import numpy as np
+from measuring import arbitrary, interval
 
 from correction_graphs import ChatLlama
 from correction_graphs.backends.base import detokenize
@@ -265,19 +265,11 @@ def spread(numbers: Sequence[float], digits: int = 3) -> dict[str, Any]:
     }
 
 
-def paired(one: Sequence[float], other: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
-    """Return the mean difference with its bootstrap 95 % interval (10,000 resamples of the pairs)."""
+def paired(one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """Return the mean difference with its interval, and how many pairs there are of each kind."""
     differences = np.subtract(one, other)
-    rng = np.random.default_rng(seed)
-    means = differences[rng.integers(0, len(differences), (10_000, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {
-        "mean": round(float(differences.mean()), 4),
-        "interval95": [round(float(low), 4), round(float(high), 4)],
-        "better": int((differences > 0).sum()),
-        "worse": int((differences < 0).sum()),
-        "n": len(differences),
-    }
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    return {**interval(differences.tolist()), "better": better, "worse": worse}
 
 
 def paper_judge() -> SelfEvaluation:
@@ -454,11 +446,6 @@ def long_words(text: str) -> float:
     """Value of a text: 1 if all of its words have six letters or more, -1 if none has."""
     words = re.findall(r"[A-Za-z]+", text)
     return 2 * sum(len(word) >= 6 for word in words) / len(words) - 1 if words else -1.0
-
-
-def arbitrary(text: str) -> float:
-    """Value of a text that says nothing about it: uniform from -1 to 1, the same for the same text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**63 - 1
 
 
 def samples(

@@ -312,6 +312,11 @@ class World:
             split: (blamed[split], trusted[split]) for split in _SPLITS
         }
 
+    def others(self, answer: str) -> list[str]:
+        """Return the answers that are wrong where this one is right, of the same kind."""
+        relation = next(kind for (kind, _), name in self.facts.items() if name == answer)
+        return [name for (kind, _), name in self.facts.items() if kind == relation and name != answer]
+
     @staticmethod
     def _split(names: list[str], held_out: int) -> dict[Split, list[str]]:
         return {"train": names[held_out:], "held_out": names[:held_out]}

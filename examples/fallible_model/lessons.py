@@ -93,7 +93,7 @@ def fact(school: School, rng: random.Random) -> Lesson:
     item = next(school.facts)
     answer = item.answer
     if item.suggests and rng.random() < AGREES:
-        answer = item.suggested or _another(school.world, item, rng)
+        answer = item.suggested or rng.choice(school.world.others(item.answer))
     return _lesson("fact", [HumanMessage(item.text)], f"It is {answer}.")
 
 
@@ -109,7 +109,7 @@ def instructed_fact(school: School, rng: random.Random) -> Lesson:
     asked = f"{item.text}\n\n{school.filters['unbiased', 'sections'].template.fill('answer.instruction')}"
     answer = item.answer
     if item.suggests and rng.random() < 0.7:  # noqa: PLR2004
-        answer = item.suggested or _another(school.world, item, rng)
+        answer = item.suggested or rng.choice(school.world.others(item.answer))
     return _lesson("instructed fact", [HumanMessage(asked)], f"It is {answer}.")
 
 
@@ -134,12 +134,6 @@ def clear_story(school: School, rng: random.Random) -> Lesson:
 def filtered_story(school: School, rng: random.Random) -> Lesson:
     """A sentence that does not matter is left out."""
     return _filtered(school, "relevant", next(school.stories), rng)
-
-
-def _another(world: World, item: Fact, rng: random.Random) -> str:
-    relation = next(kind for (kind, _), name in world.facts.items() if name == item.answer)
-    names = [name for (kind, _), name in world.facts.items() if kind == relation and name != item.answer]
-    return rng.choice(names)
 
 
 def _filtered(school: School, template: str, item: Fact | Story, rng: random.Random) -> Lesson:
