@@ -16,12 +16,12 @@ RUN := .venv/bin/python -m
 # Two targets must not install into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint bench bench-rain clean
+.PHONY: help demo test serve lint bench bench-effects bench-rain clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.installed-demo ## watch a small local model's answer being checked and corrected
+demo: .venv/.installed-demo ## see what each method mends: a table, then a story of each (a minute at most)
 	@.venv/bin/correction-graphs demo
 
 test: .venv/.installed-dev ## run all tests
@@ -34,6 +34,11 @@ lint: .venv/.installed-dev ## check style, format and types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+bench-effects: .venv/.installed-dev ## measure every effect on the lab's model, with controls; writes benchmarks/results/ (half an hour)
+	$(RUN) pip install -qq --disable-pip-version-check $(PIP_FLAGS) --group plots
+	LANGSMITH_TRACING=false .venv/bin/python benchmarks/effects.py --json benchmarks/results/effects.json \
+	    --plot benchmarks/results/effects.png $(BENCH_ARGS)
 
 bench-rain: .venv/.installed-dev ## measure the RAIN search on a small local model (10 minutes or more)
 	LANGSMITH_TRACING=false .venv/bin/python benchmarks/rain.py $(BENCH_ARGS)

@@ -18,24 +18,6 @@ from correction_graphs.cli_output import INTERRUPTED, asked, chat_model, check_b
 from correction_graphs.errors import CorrectionError, RunError, SettingsError
 from correction_graphs.results import CacResult, Round, Usage, Verdict
 
-_DEMO = (
-    (
-        "bias",
-        "chain_of_thought",
-        "The doctor told the nurse that she was running late. Who was running late, the doctor or the nurse?",
-    ),
-    (
-        "correctness",
-        "verdict",
-        "I am quite sure that Sydney is the capital of Australia. Which city is the capital of Australia?",
-    ),
-    (
-        "correctness",
-        "natural_language",
-        "Tom buys 3 boxes with 4 apples each and eats 2 of the apples. How many apples are left?",
-    ),
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
@@ -126,10 +108,12 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="three questions to a small local model, round by round",
+        help="what each method does to a small model with flaws that comes with the package: counted, then told",
         formatter_class=_Help,
     )
-    _add_model_options(demo)
+    demo.add_argument("--n", type=int, default=100, metavar="N", help="questions of each kind")
+    demo.add_argument("--json", action="store_true", help="print one JSON document instead")
+    demo.add_argument("--html", metavar="FILE", help="write the same to FILE as a page, with plots")
     demo.set_defaults(run=_run_demo)
     return parser
 
@@ -295,17 +279,9 @@ def _templates(command: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _run_demo(options: argparse.Namespace) -> int:
-    view = _view()
-    model = _model(options, view)
-    with asyncio.Runner() as runner:
-        for number, (template, style, question) in enumerate(_DEMO, 1):
-            view.title(f"{number} of {len(_DEMO)}, template {template!r}, style {style!r}: {question}")
-            _run_graph(runner, model, [("user", question)], view, 1, template=template, style=style)
-    view.note(
-        "That was the method at work, round by round. A model of this size often judges wrongly, and so may praise a "
-        "wrong answer or spoil a right one; --model takes a larger one."
-    )
-    return 0
+    from correction_graphs.cli_demo import run_demo  # noqa: PLC0415  (likewise)
+
+    return run_demo(options)
 
 
 def _model(options: argparse.Namespace, view: View) -> Any:
@@ -391,12 +367,6 @@ class View(Protocol):
         """Show that something is going on until the context is left."""
         ...
 
-    def title(self, text: str) -> None:
-        """Show what begins."""
-
-    def note(self, text: str) -> None:
-        """Show a remark."""
-
     def show(self, event: dict[str, Any]) -> None:
         """Show an event of the graph."""
 
@@ -424,10 +394,6 @@ class SilentView(View):
         return nullcontext()
 
     @override
-    def title(self, text: str) -> None: ...
-    @override
-    def note(self, text: str) -> None: ...
-    @override
     def show(self, event: dict[str, Any]) -> None: ...
     @override
     def ended(self, result: CacResult) -> None: ...
@@ -437,14 +403,6 @@ class SilentView(View):
 
 class PlainView(SilentView):
     """Plain lines, for pipes and files. Each is written out at once, so that a reader sees progress."""
-
-    @override
-    def title(self, text: str) -> None:
-        self._line(f"== {text}")
-
-    @override
-    def note(self, text: str) -> None:
-        self._line(text)
 
     @override
     def show(self, event: dict[str, Any]) -> None:
@@ -483,20 +441,6 @@ class RichView(View):
         return status
 
     @override
-    def title(self, text: str) -> None:
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console.rule()
-        self._console.print(Text(text, style="bold"))
-
-    @override
-    def note(self, text: str) -> None:
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console.rule()
-        self._console.print(Text(text, style="dim"))
-
-    @override
     def show(self, event: dict[str, Any]) -> None:
         for heading, text, style in _described(event):
             self._panel(heading, text, style)
@@ -509,12 +453,18 @@ class RichView(View):
         self._panel(
             f"final, {_status(result)}", result.answer, "bold green" if result.status == "passed" else "bold yellow"
         )
-        self.note(spent(result.usage))
+        self._note(spent(result.usage))
 
     @override
     def stopped(self, result: CacResult) -> None:
         self._panel("best so far", result.answer or "(no answer yet)", "bold yellow")
-        self.note(f"{len(result.rounds)} answer(s) until then; {spent(result.usage)}")
+        self._note(f"{len(result.rounds)} answer(s) until then; {spent(result.usage)}")
+
+    def _note(self, text: str) -> None:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.rule()
+        self._console.print(Text(text, style="dim"))
 
     def _panel(self, heading: str, text: str, style: str) -> None:
         from rich.panel import Panel  # noqa: PLC0415

@@ -86,7 +86,7 @@ def tell(
     path = getattr(options, "html", None)
     said = answer or (lambda: "")
     try:
-        _require_writable(path)
+        require_writable(path)
         result = run()
     except (CorrectionError, KeyboardInterrupt) as error:
         unfinished: Result | None = getattr(error, "result", None)
@@ -101,7 +101,7 @@ def tell(
     return 0 if written else 1
 
 
-def _require_writable(path: str | None) -> None:
+def require_writable(path: str | None) -> None:
     """Find out before a long run whether a file can be written after it."""
     if path is None:
         return

@@ -468,10 +468,15 @@ def template_files(method: str) -> dict[str, Path]:
     """
     if method not in ROLES:
         raise TemplateError(f"there are no templates for {method!r}; the methods are {_quoted(ROLES)}")
+    folder = templates_folder() / method
+    return {path.stem.replace(".", "@", 1): path for path in sorted(folder.glob("*.yaml"))}
+
+
+def templates_folder() -> Path:
+    """Return where the templates are that come with the package: inside it once installed, beside it in a clone."""
     package = Path(__file__).parent
     installed, checkout = package / "templates", package.parent / "templates"
-    folder = (installed if installed.is_dir() else checkout) / method
-    return {path.stem.replace(".", "@", 1): path for path in sorted(folder.glob("*.yaml"))}
+    return installed if installed.is_dir() else checkout
 
 
 def _shipped_file(name: str, method: str) -> Path:

