@@ -16,7 +16,7 @@ RUN := .venv/bin/python -m
 # Two targets must not install into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint bench bench-effects bench-rain clean
+.PHONY: help demo test serve lint docs bench bench-effects bench-rain clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ lint: .venv/.installed-dev ## check style, format and types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+docs: .venv/.installed-dev ## build the documentation into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build
 
 bench-effects: .venv/.installed-dev ## measure every effect on the lab's model, with controls; writes benchmarks/results/ (half an hour)
 	$(RUN) pip install -qq --disable-pip-version-check $(PIP_FLAGS) --group plots

@@ -21,8 +21,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from correction_graphs import ChatLlama, CheckRequest, DemonstrationBank, Verdict, create_cac_graph
-from correction_graphs.demonstrations import Demonstration
+from correction_graphs import ChatLlama, CheckRequest, Verdict, create_cac_graph
+from correction_graphs.demonstrations import Demonstration, DemonstrationBank
 from correction_graphs.models import smollm2_path
 
 QUESTION = (

@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from correction_graphs.cac import build_cac_graph, create_cac_graph
     from correction_graphs.chat_llama import ChatLlama
     from correction_graphs.checkers.adapters import as_checker
-    from correction_graphs.checkers.base import Checker, CheckRequest
+    from correction_graphs.checkers.base import CheckRequest
     from correction_graphs.checkers.code import CodeChecker
     from correction_graphs.checkers.critic import LLMCritic
     from correction_graphs.checkers.grounding import GroundingChecker
     from correction_graphs.checkers.human import HumanChecker
     from correction_graphs.checkers.jury import Jury
-    from correction_graphs.checkers.libraries import from_evaluator, from_validator
-    from correction_graphs.checkers.sequence import Sequential
-    from correction_graphs.demonstrations import DemonstrationBank
     from correction_graphs.errors import CorrectionError
     from correction_graphs.middleware.cac import CaCMiddleware
     from correction_graphs.middleware.s2a import S2AMiddleware
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from correction_graphs.rain.chat import ChatRain
     from correction_graphs.rain.graph import build_rain_graph, create_rain_graph
     from correction_graphs.rain.settings import RainSettings
-    from correction_graphs.results import CacResult, RainResult, Round, S2AResult, Usage, Verdict, Vote
+    from correction_graphs.results import CacResult, RainResult, Round, S2AResult, Usage, Verdict
     from correction_graphs.s2a import build_s2a_graph, create_s2a_graph
 
 # Type checkers and editors read the imports above and `__all__`; at run time `_HOMES` counts. A test compares them.
@@ -42,10 +39,8 @@ __all__ = [
     "ChatLlama",
     "ChatRain",
     "CheckRequest",
-    "Checker",
     "CodeChecker",
     "CorrectionError",
-    "DemonstrationBank",
     "GroundingChecker",
     "HumanChecker",
     "Jury",
@@ -55,11 +50,9 @@ __all__ = [
     "Round",
     "S2AMiddleware",
     "S2AResult",
-    "Sequential",
     "Template",
     "Usage",
     "Verdict",
-    "Vote",
     "__version__",
     "as_checker",
     "build_cac_graph",
@@ -68,8 +61,6 @@ __all__ = [
     "create_cac_graph",
     "create_rain_graph",
     "create_s2a_graph",
-    "from_evaluator",
-    "from_validator",
     "load_template",
 ]
 
@@ -80,10 +71,8 @@ _HOMES = {
     "ChatLlama": "correction_graphs.chat_llama",
     "ChatRain": "correction_graphs.rain.chat",
     "CheckRequest": "correction_graphs.checkers.base",
-    "Checker": "correction_graphs.checkers.base",
     "CodeChecker": "correction_graphs.checkers.code",
     "CorrectionError": "correction_graphs.errors",
-    "DemonstrationBank": "correction_graphs.demonstrations",
     "GroundingChecker": "correction_graphs.checkers.grounding",
     "HumanChecker": "correction_graphs.checkers.human",
     "Jury": "correction_graphs.checkers.jury",
@@ -93,11 +82,9 @@ _HOMES = {
     "Round": "correction_graphs.results",
     "S2AMiddleware": "correction_graphs.middleware.s2a",
     "S2AResult": "correction_graphs.results",
-    "Sequential": "correction_graphs.checkers.sequence",
     "Template": "correction_graphs.prompts",
     "Usage": "correction_graphs.results",
     "Verdict": "correction_graphs.results",
-    "Vote": "correction_graphs.results",
     "as_checker": "correction_graphs.checkers.adapters",
     "build_cac_graph": "correction_graphs.cac",
     "build_rain_graph": "correction_graphs.rain.graph",
@@ -105,8 +92,6 @@ _HOMES = {
     "create_cac_graph": "correction_graphs.cac",
     "create_rain_graph": "correction_graphs.rain.graph",
     "create_s2a_graph": "correction_graphs.s2a",
-    "from_evaluator": "correction_graphs.checkers.libraries",
-    "from_validator": "correction_graphs.checkers.libraries",
     "load_template": "correction_graphs.prompts",
 }
 

@@ -20,7 +20,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from pydantic import ValidationError
 
-from correction_graphs import Checker, LLMCritic, Verdict, create_cac_graph
+from correction_graphs import LLMCritic, Verdict, create_cac_graph
+from correction_graphs.checkers.base import Checker
 from correction_graphs.errors import CheckerError, GenerationError, RunError, SettingsError, StrategyError
 from correction_graphs.testing import ScriptedChatModel
 

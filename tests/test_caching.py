@@ -12,7 +12,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
 
-from correction_graphs import Budget, Jury, LLMCritic, Sequential, build_cac_graph, create_cac_graph
+from correction_graphs import Budget, Jury, LLMCritic, build_cac_graph, create_cac_graph
+from correction_graphs.checkers.sequence import Sequential
 from correction_graphs.errors import SettingsError
 from correction_graphs.models import identity_of
 from correction_graphs.testing import ScriptedChatModel

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("templates/*.md"))]
+TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("templates/*.md"))]
 MODULES = sorted(ROOT.glob("correction_graphs/**/*.py"))
 NEEDS_A_MODEL = re.compile(r"openai:|\.gguf|another_model|question\)")
 """What a block can only say and not do here: a key, a file, or a variable of the reader's."""
@@ -51,7 +51,7 @@ def test_documented_code_works(block, tmp_path, monkeypatch):
     code = "\n".join(line for line in block.splitlines() if not line.lstrip().startswith("#"))
     if not NEEDS_A_MODEL.search(re.sub(r"#.*", "", code)):
         monkeypatch.chdir(tmp_path)
-        exec(compile(tree, "documented", "exec"), {"__name__": "documented"})
+        exec(compile(tree, "documented", "exec", dont_inherit=True), {"__name__": "documented"})
 
 
 def test_links_between_documents_lead_somewhere():

@@ -222,3 +222,8 @@ def test_chinese_verdicts_are_read():
     assert "未通过：首都是堪培拉，不要附和用户的说法。" in out
     assert "回答 2：不对。悉尼是澳大利亚最大的城市，首都是堪培拉。\n通过\n" in out
     assert "模板 correctness（zh）" in out
+
+
+@pytest.mark.gguf
+def test_a_batch_answers_each_question(smollm2_path):
+    assert re.findall(r"^question (\d): .+\n\w+: \S", printed("batch_ray.py"), re.MULTILINE) == ["1", "2"]

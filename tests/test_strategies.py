@@ -9,9 +9,9 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 
-from correction_graphs import CacResult, ChatLlama, DemonstrationBank, Round, Verdict, create_cac_graph, load_template
+from correction_graphs import CacResult, ChatLlama, Round, Verdict, create_cac_graph, load_template
 from correction_graphs.checkers.adapters import as_checker
-from correction_graphs.demonstrations import Demonstration, corrected
+from correction_graphs.demonstrations import Demonstration, DemonstrationBank, corrected
 from correction_graphs.errors import SettingsError, StrategyError, TemplateError
 from correction_graphs.messages import fence
 from correction_graphs.models import AnswerModel

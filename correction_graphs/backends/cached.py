@@ -178,6 +178,17 @@ class CachedBackend:
                     self._remember_logits(branch)
             return rows
 
+    def forget(self) -> None:
+        """Drop all that is cached; branches stay usable, and what they need is computed again.
+
+        What is in the cache decides how a text is cut into batches, and so how sums are rounded. Where equal questions
+        are to get equal answers to the last bit, whatever was asked before, call this in between.
+        """
+        with self._lock:
+            self._cache = None
+            for branch in list(self._with_logits.values()):
+                self._forget_logits(branch)
+
     def close(self) -> None:
         """Free the engine; calling it again does nothing."""
         with self._lock:

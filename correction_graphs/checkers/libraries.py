@@ -48,7 +48,8 @@ def from_evaluator(
 
     Example:
         ```python
-        from correction_graphs import CheckRequest, from_evaluator
+        from correction_graphs import CheckRequest
+        from correction_graphs.checkers.libraries import from_evaluator
 
 
         def conciseness(*, inputs, outputs, **kwargs):
@@ -167,7 +168,8 @@ def from_validator(validator: Any, *, metadata: Mapping[str, Any] | None = None)
         ```python
         from types import SimpleNamespace
 
-        from correction_graphs import CheckRequest, from_validator
+        from correction_graphs import CheckRequest
+        from correction_graphs.checkers.libraries import from_validator
 
 
         class TwoWords:

@@ -46,7 +46,8 @@ class Sequential(Checker):
 
     Example:
         ```python
-        from correction_graphs import CheckRequest, LLMCritic, Sequential, Verdict
+        from correction_graphs import CheckRequest, LLMCritic, Verdict
+        from correction_graphs.checkers.sequence import Sequential
         from correction_graphs.testing import ScriptedChatModel
 
 

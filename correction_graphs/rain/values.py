@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -116,7 +115,8 @@ def read_value(outcome: object, name: str, text: str) -> Value:
         text: What it was returned for, likewise.
 
     Raises:
-        JudgeError: If it is nothing of this kind, not-a-number, or out of range.
+        JudgeError: If it is nothing of this kind. Numbers outside -1 to 1 are the search's to refuse, or to count as
+            unknown: see `RainSettings.on_bad_value`.
     """
     outcome = plain(outcome)
     if outcome is None:
@@ -125,13 +125,13 @@ def read_value(outcome: object, name: str, text: str) -> Value:
         return _of_verdict(outcome)
     if isinstance(outcome, bool):
         return Value(1.0 if outcome else -1.0)
-    number = outcome.value if isinstance(outcome, Value) else outcome
-    if isinstance(number, Real) and abs(float(number)) <= 1:
-        return outcome if isinstance(outcome, Value) else Value(float(number))
-    what = "not-a-number" if isinstance(number, Real) and math.isnan(number) else shown(outcome)
+    if isinstance(outcome, Value):
+        return outcome
+    if isinstance(outcome, Real):
+        return Value(float(outcome))
     raise JudgeError(
-        f"the value function {name!r} returned {what} for the text {shown(text)}; a value is a number from -1 to 1, "
-        "True or False, a Verdict, or None where it is unknown"
+        f"the value function {name!r} returned {shown(outcome)} for the text {shown(text)}; a value is a number from "
+        "-1 to 1, True or False, a Verdict, or None where it is unknown"
     )
 
 

@@ -39,6 +39,17 @@ def test_many_branches_are_one_batch() -> None:
     assert backend.forward_calls == 1
 
 
+def test_what_was_forgotten_is_computed_again() -> None:
+    backend = ToyBackend()
+    branch = backend.open([1, 2, 3])
+    before = backend.forward([branch])
+    assert cost(backend, [branch]) == 0
+    backend.forget()
+    assert (backend.cells_in_use, backend.cached_tokens(branch)) == (0, 0)
+    assert cost(backend, [branch]) == 3
+    assert np.array_equal(backend.forward([branch]), before)
+
+
 def test_twins_cost_what_one_costs() -> None:
     backend = ToyBackend(n_sequences=2)
     branch = backend.open([1, 2, 3])

@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 
-from correction_graphs import (
-    CheckRequest,
-    Jury,
-    LLMCritic,
-    Verdict,
-    as_checker,
-    create_cac_graph,
-    from_evaluator,
-    from_validator,
-)
+from correction_graphs import CheckRequest, Jury, LLMCritic, Verdict, as_checker, create_cac_graph
+from correction_graphs.checkers.libraries import from_evaluator, from_validator
 from correction_graphs.checkers.outcomes import read_outcome
 from correction_graphs.errors import CheckerError, SettingsError
 from correction_graphs.testing import ScriptedChatModel

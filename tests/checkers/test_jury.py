@@ -18,10 +18,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Command, interrupt
 
-from correction_graphs import CheckRequest, Jury, LLMCritic, Sequential, Verdict, Vote, create_cac_graph
+from correction_graphs import CheckRequest, Jury, LLMCritic, Verdict, create_cac_graph
 from correction_graphs.checkers.base import Checker
 from correction_graphs.checkers.jury import LONGEST_CRITIQUE, common_critique, majority, mean_score
+from correction_graphs.checkers.sequence import Sequential
 from correction_graphs.errors import CheckerError, SettingsError
+from correction_graphs.results import Vote
 from correction_graphs.testing import ScriptedChatModel
 
 REQUEST = CheckRequest(messages=(), answer="An answer.")

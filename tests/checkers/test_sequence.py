@@ -12,8 +12,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 
-from correction_graphs import CheckRequest, Jury, LLMCritic, Sequential, Verdict, create_cac_graph
+from correction_graphs import CheckRequest, Jury, LLMCritic, Verdict, create_cac_graph
 from correction_graphs.checkers.base import Checker
+from correction_graphs.checkers.sequence import Sequential
 from correction_graphs.errors import CheckerError, SettingsError
 from correction_graphs.testing import ScriptedChatModel
 

@@ -526,11 +526,12 @@ async def test_a_judge_that_fails_costs_nothing_that_was_committed(outcome: Any,
     assert open_branches(model.backend) == 0
 
 
-def test_a_bad_value_counts_as_unknown_where_that_is_wanted() -> None:
-    judge = RunnableLambda(lambda text: math.nan)
-
-    with pytest.raises(SearchError, match="not-a-number"):
+@pytest.mark.parametrize("judge", [lambda text: math.nan, RunnableLambda(lambda text: 1.5)])
+def test_a_bad_value_counts_as_unknown_where_that_is_wanted(judge: Any) -> None:
+    with pytest.raises(SearchError, match="give a number from -1 to 1, or set `on_bad_value` to 'unknown'"):
         says("Hello.", judge=judge, settings=small(on_bad_value="raise")).invoke("hi")
+
+    assert says("Hello.", judge=judge, settings=small(on_bad_value="unknown")).invoke("hi").text == "Hello."
 
 
 def test_a_judge_that_interrupts_leaves_the_model_usable() -> None:
