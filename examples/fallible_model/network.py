@@ -36,6 +36,8 @@ class Shape:
 
 
 SIZES = {
+    "least": {"width": 16, "blocks": 2, "heads": 2, "inner": 40},
+    "tiny": {"width": 32, "blocks": 2, "heads": 2, "inner": 80},
     "small": {"width": 80, "blocks": 3, "heads": 4, "inner": 208},
     "medium": {"width": 128, "blocks": 5, "heads": 4, "inner": 336},
     "large": {"width": 224, "blocks": 7, "heads": 7, "inner": 592},
