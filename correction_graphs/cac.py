@@ -176,6 +176,16 @@ def build_cac_graph(
     """Build the graph of `create_cac_graph` without compiling it, to add nodes or compile it otherwise.
 
     Takes the arguments of `create_cac_graph` but those for `compile` alone, and raises the same errors.
+
+    Example:
+        ```python
+        from correction_graphs import build_cac_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        builder = build_cac_graph(ScriptedChatModel(["Yes."]), checker=lambda request: True)
+        graph = builder.compile(interrupt_before=["check"], name="paused")
+        assert list(builder.nodes) == ["generate", "check", "recontextualize"]
+        ```
     """
     if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 0:
         raise SettingsError(f"`max_rounds` is {max_rounds!r}; give the number of revisions, 0 or more")

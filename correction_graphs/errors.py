@@ -43,7 +43,20 @@ def validation_problems(error: ValidationError, *, whole: str = "") -> str:
 
 
 class CorrectionError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Example:
+        ```python
+        from correction_graphs import CorrectionError, create_cac_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        graph = create_cac_graph(ScriptedChatModel(["Sydney."]), checker=lambda request: 1 / 0)
+        try:
+            graph.invoke({"messages": [("user", "What is the capital of Australia?")]})
+        except CorrectionError as error:
+            assert error.result.rounds[0].answer == "Sydney."  # nothing that was computed is lost
+        ```
+    """
 
 
 class SettingsError(CorrectionError, ValueError):

@@ -180,6 +180,15 @@ class Template(BaseModel):
         source: Where the idea is from.
         labels: The words a verdict is read from; needed by the roles that ask for one.
         prompts: The text of each role, by names such as "check.verdict". Nested mappings are flattened.
+
+    Example:
+        ```python
+        from correction_graphs import load_template
+
+        template = load_template("bias")
+        assert template.labels.failing == ("biased",)
+        changed = template.model_copy(update={"name": "my-bias"})
+        ```
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

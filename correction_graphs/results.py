@@ -27,6 +27,14 @@ class Usage(Record):
         unreported_calls: Calls that ended well and did not say how many tokens they took: the sums lack theirs.
         seconds: Wall-clock time.
         cost: What the tokens cost, in the currency of the budget's prices; None where there were no prices.
+
+    Example:
+        ```python
+        from correction_graphs import Usage
+
+        total = Usage(model_calls=2, input_tokens=100) + Usage(model_calls=1, input_tokens=40, cached_tokens=30)
+        assert (total.model_calls, total.input_tokens, total.cached_tokens) == (3, 140, 30)
+        ```
     """
 
     model_calls: int = 0
@@ -81,6 +89,14 @@ class Verdict(Record):
         error: Set when the checker raised instead of judging.
         corrected: A better answer by the checker, such as a person's, which is returned instead if `passed` is True.
         votes: What each checker said, in order, where several were asked.
+
+    Example:
+        ```python
+        from correction_graphs import Verdict
+
+        verdict = Verdict(passed=False, critique="The capital is not Sydney.", score=0.2)
+        assert Verdict(passed=None).passed is None  # unknown, which is never taken for a pass
+        ```
     """
 
     passed: bool | None
@@ -101,6 +117,18 @@ class Round(Record):
         usage: Spent on writing and on checking this answer.
         changed: Whether the answer differs from the one before, but for white space; None for the first.
         score_change: By how much its score differs from that of the one before; None unless both have one.
+
+    Example:
+        ```python
+        from correction_graphs import create_cac_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        graph = create_cac_graph(
+            ScriptedChatModel(["Sydney.", "Canberra."]), checker=lambda request: "Canb" in request.answer
+        )
+        first, second = graph.invoke({"messages": [("user", "The capital of Australia?")]})["cac"].rounds
+        assert (first.answer, first.verdict.passed, second.changed) == ("Sydney.", False, True)
+        ```
     """
 
     answer: str
@@ -136,6 +164,19 @@ class CacResult(Record):
         strategy: How answer and critique were put before the model again.
         template: The critique template, where one was used.
         error: What went wrong, when something did.
+
+    Example:
+        ```python
+        from correction_graphs import CacResult, create_cac_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        graph = create_cac_graph(
+            ScriptedChatModel(["Sydney.", "Canberra."]), checker=lambda request: "Canb" in request.answer
+        )
+        result = graph.invoke({"messages": [("user", "The capital of Australia?")]})["cac"]
+        assert (result.status, result.answer, len(result.rounds)) == ("passed", "Canberra.", 2)
+        assert CacResult.model_validate_json(result.model_dump_json()) == result
+        ```
     """
 
     status: CacStatus
@@ -247,6 +288,18 @@ class RainResult(Record):
         seconds: Wall-clock time.
         template: The judge's template, where it has one.
         error: What went wrong, when something did.
+
+    Example:
+        ```python
+        from correction_graphs import RainSettings, create_rain_graph
+        from correction_graphs.testing import ToyBackend
+
+        settings = RainSettings(max_new_tokens=8)
+        graph = create_rain_graph(ToyBackend(), judge=lambda text: -1.0 if "e" in text else 1.0, settings=settings)
+        result = graph.invoke({"messages": [("user", "Hello?")]})["rain"]
+        assert result.text == "".join(commit.text for commit in result.commits)
+        assert result.evaluations >= result.rewinds
+        ```
     """
 
     text: str
@@ -384,13 +437,24 @@ class FilteredText(Record):
 
 
 class S2AResult(Record):
-    """How a System 2 Attention run prepared what it answered.
+    r"""How a System 2 Attention run prepared what it answered.
 
     Attributes:
         texts: What became of each text that was to be filtered: messages in order, then documents.
         usage: What was spent on filtering and answering.
         template: Which words the filter was asked with.
         error: What went wrong, when something did.
+
+    Example:
+        ```python
+        from correction_graphs import create_s2a_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        model = ScriptedChatModel(["Context: none\nQuestion: Who was Ada Lovelace?", "A mathematician."])
+        result = create_s2a_graph(model).invoke({"messages": [("user", "I like her. Who was Ada Lovelace?")]})["s2a"]
+        assert (result.filtered, result.question) == (True, "Who was Ada Lovelace?")
+        assert [span.text for span in result.dropped] == ["I like her."]
+        ```
     """
 
     texts: tuple[FilteredText, ...] = ()

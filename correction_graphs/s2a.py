@@ -169,6 +169,16 @@ def build_s2a_graph(
     """Build the graph of `create_s2a_graph` without compiling it, to add nodes or compile it otherwise.
 
     Takes the arguments of `create_s2a_graph` but those for `compile` alone, and raises the same errors.
+
+    Example:
+        ```python
+        from correction_graphs import build_s2a_graph
+        from correction_graphs.testing import ScriptedChatModel
+
+        builder = build_s2a_graph(ScriptedChatModel(["Yes."]))
+        assert list(builder.nodes) == ["filter", "answer"]
+        graph = builder.compile(name="filtered")
+        ```
     """
     if cache is not None and not isinstance(cache, BaseCache):
         raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")

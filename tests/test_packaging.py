@@ -121,6 +121,10 @@ def test_the_wheel_holds_nothing_else(members: dict[str, str]) -> None:
     assert not [name for name in members if "test_" in name or "/tests/" in name]
 
 
+def test_an_index_would_take_the_wheel(wheel: Path) -> None:
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, folder=wheel.parent, path=wheel.parent)
+
+
 def test_the_wheel_carries_its_licence(metadata: dict[str, str]) -> None:
     assert metadata["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert message_from_string(metadata["METADATA"])["License-Expression"] == "MIT"

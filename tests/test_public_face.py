@@ -141,3 +141,8 @@ def test_a_submodule_is_imported_by_its_own_name() -> None:
     code = "import json; from correction_graphs import errors; print(json.dumps(errors.__name__))"
 
     assert import_in_a_new_process(code) == "correction_graphs.errors"
+
+
+def test_every_public_name_has_an_example():
+    names = set(correction_graphs.__all__) - {"__version__"}
+    assert {name for name in names if "```python" not in getattr(correction_graphs, name).__doc__} == set()

@@ -23,6 +23,21 @@ class CheckRequest(BaseModel):
         messages: The conversation the answer belongs to, without the answer.
         answer: The text of the answer to judge.
         rounds: The earlier answers with their verdicts, oldest first.
+
+    Example:
+        ```python
+        from correction_graphs import CheckRequest, Verdict
+        from langchain_core.messages import HumanMessage
+
+
+        def is_new(request: CheckRequest) -> Verdict:
+            seen = [done.answer for done in request.rounds]
+            return Verdict(passed=request.answer not in seen, critique="You said that before.")
+
+
+        first = CheckRequest(messages=(HumanMessage("Name a colour."),), answer="Red.")
+        assert is_new(first).passed
+        ```
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -82,6 +82,16 @@ class RainSettings(BaseModel):
 
     Raises:
         SettingsError: If a setting is unknown, outside its range, or does not go with the others.
+
+    Example:
+        ```python
+        from correction_graphs import RainSettings
+
+        quick = RainSettings(max_new_tokens=200, seed=1)
+        published = RainSettings.paper(max_iterations=20)
+        assert quick.model_copy(update={"temperature": 0.7}).seed == 1
+        assert published.lengths == (1, 2, 4, 10)
+        ```
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
