@@ -119,7 +119,7 @@ class ChatLlama(LocalChatModel):
                 total_tokens=len(prompt) + written,
                 input_token_details={"cache_read": cached},
             )
-            metadata = {"model_name": backend.name, "model_provider": "llama.cpp", "finish_reason": ending}
+            metadata = {"model_name": backend.name, "model_provider": self.provider, "finish_reason": ending}
             yield Piece("", usage, metadata)
         finally:
             backend.release(branch)

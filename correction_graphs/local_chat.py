@@ -124,9 +124,14 @@ class LocalChatModel(BaseChatModel):
             raise ValueError(f"`backend` is {value!r}; give a RewindableBackend, or use `from_gguf(path)`")  # noqa: TRY004
         return value
 
+    @property
+    def provider(self) -> str:
+        """What runs the model, as LangChain names it: what the backend says of itself, by default "llama.cpp"."""
+        return str(getattr(self.backend, "provider", "llama.cpp"))
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "llama.cpp"
+        params["ls_provider"] = self.provider
         params.setdefault("ls_model_name", self.backend.name)
         return params
 

@@ -91,7 +91,19 @@ RULES: Mapping[str, Rule] = {
     "backends": rule(),
     "backends.base": rule("errors"),
     "backends.*": rule("errors backends.*"),
-    "backends.llama_cpp": rule("errors backends.* llama_cpp jinja2"),
+    "backends.chat_prompts": rule("errors"),
+    "backends.jinja_templates": rule("errors jinja2"),
+    "backends.llama_cpp": rule(
+        "errors backends.base backends.cached backends.chat_prompts backends.jinja_templates llama_cpp"
+    ),
+    "backends.token_texts": rule("errors backends.chat_prompts"),
+    "backends.completions_endpoint": rule("errors openai"),
+    "backends.endpoint_memory": rule("errors backends.base backends.completions_endpoint backends.token_texts"),
+    "backends.openai_completions": rule(
+        "errors backends.cached backends.chat_prompts backends.completions_endpoint backends.endpoint_memory "
+        "backends.token_texts",
+        in_functions="backends.llama_cpp backends.jinja_templates",
+    ),
     "local_chat": rule("errors results messages langchain_core backends.base", in_functions="backends.llama_cpp"),
     "chat_llama": rule("errors langchain_core local_chat backends.base backends.sampling"),
     # Model spec strings become chat models; what a spec does not name is not loaded.

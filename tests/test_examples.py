@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ if hasattr(os, "sched_setaffinity"):  # one thread for each model: several proce
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+SERVER_NEEDS = ("openai", "fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 SCRIPTED = "scripted replies; give --model for a real one"
 FILTER_SCRIPTED = "the filter's replies are scripted; give --model for a real one"
 
@@ -89,6 +91,18 @@ def test_a_search_writes_the_answers_that_a_rule_checks(smollm2_path):
     assert "Name the fish." in out or "passed" in out
     assert re.search(r"^returned: answer \d \(\w+\)$", out, re.MULTILINE)
     assert re.search(r"its search judged [1-9]\d* texts", out)
+
+
+@pytest.mark.gguf
+def test_a_search_over_http_tells_its_requests(smollm2_path):
+    missing = [name for name in SERVER_NEEDS if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the server needs {', '.join(missing)}: pip install --group server")
+    out = printed("rain_over_http.py")
+    judged, _ = map(int, re.search(r"judged (\d+) texts, rewound (\d+) times", out).groups())
+    requests, steps = map(int, re.search(r"^(\d+) requests in (\d+) steps, \d+ s$", out, re.MULTILINE).groups())
+    assert judged > 1
+    assert requests > steps > judged
 
 
 @pytest.mark.gguf

@@ -15,20 +15,22 @@ import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
 from correction_graphs.backends.base import Logits, Run
 from correction_graphs.backends.cached import CachedBackend
+from correction_graphs.backends.chat_prompts import any_of, prompt_tokens
 from correction_graphs.errors import BackendError, MissingExtraError, ModelFileError, SettingsError
 
 try:
-    import jinja2  # which llama-cpp-python needs anyway
     import llama_cpp.llama_cpp as lib
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    from correction_graphs.backends.jinja_templates import Render, jinja_renderer  # llama-cpp-python brings Jinja
 except ImportError as error:
     raise MissingExtraError("running local GGUF models", extra="llama") from error
 
@@ -43,6 +45,180 @@ _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+class ModelTokens:
+    """The tokens of a loaded model, and its chat template. All methods may be called from any thread.
+
+    Args:
+        path: The model's file.
+        model: The model, as llama.cpp gave it; it is freed with this.
+    """
+
+    def __init__(self, path: Path, model: Any) -> None:
+        self.path = path
+        self._model = model
+        self._vocab = lib.llama_model_get_vocab(model)
+        self._n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
+        self._lock = threading.RLock()  # so that nothing is asked of a model that is being freed
+        self._pieces: dict[int, bytes] = {}
+        self._free_once = weakref.finalize(self, lib.llama_model_free, model)
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return self._n_vocab
+
+    @property
+    def name(self) -> str:
+        """The model's own name, or that of its file."""
+        with self._lock:
+            self._must_be_open()
+            return self._metadata("general.name") or self.path.stem
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Turn text into tokens, without adding any; control tokens are recognized in it only if `special`."""
+        data = text.encode("utf-8", errors="replace")
+        with self._lock:
+            self._must_be_open()
+            room = len(data) + 8
+            while True:
+                tokens = (lib.llama_token * room)()
+                count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)  # noqa: FBT003
+                if count >= 0:
+                    return list(tokens[:count])
+                room = -count
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return the bytes a token stands for, b"" for control tokens."""
+        with self._lock:
+            self._must_be_open()
+            if token not in self._pieces:
+                self._pieces[token] = self._piece(token)
+            return self._pieces[token]
+
+    def token_text(self, token: int) -> str:
+        """Return a token as it stands in the file; that is how a control token is spelled, such as `<|im_end|>`."""
+        with self._lock:
+            self._must_be_open()
+            self._must_be_known(token)
+            return self._spelling(token)
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether the model ends its text, or its turn, with this token."""
+        with self._lock:
+            self._must_be_open()
+            return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    def chat_tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Turn chat messages into the prompt for the next assistant turn, by the model's own chat template.
+
+        The spelling of a control token in a message's content, such as `<|im_end|>`, stays plain text: content cannot
+        end its own turn or forge another.
+
+        Args:
+            messages: Dicts with `role` ("system", "user", "assistant") and `content`.
+
+        Raises:
+            SettingsError: If the template refuses this order of roles.
+            ModelFileError: If the template itself is broken.
+        """
+        with self._lock:
+            self._must_be_open()
+            tokens = prompt_tokens(
+                messages, render=self._template, tokenize=self.tokenize, control=self._control_spellings
+            )
+            bos = lib.llama_vocab_bos(self._vocab)
+            if lib.llama_vocab_get_add_bos(self._vocab) and tokens[:1] != [bos]:
+                tokens.insert(0, bos)
+            return tokens
+
+    def close(self) -> None:
+        """Free the model; calling it again does nothing."""
+        with self._lock:
+            self._free_once()
+
+    @functools.cached_property
+    def _template(self) -> Render:
+        template = lib.llama_model_chat_template(self._model, None)
+        spellings = {
+            "bos_token": self._spelling(lib.llama_vocab_bos(self._vocab)),
+            "eos_token": self._spelling(lib.llama_vocab_eos(self._vocab)),
+        }
+        return jinja_renderer(
+            template.decode("utf-8") if template else _CHATML,
+            spellings,
+            source=f"the chat template in {str(self.path)!r}",
+            kind=ModelFileError,
+        )
+
+    @functools.cached_property
+    def _control_spellings(self) -> re.Pattern[str]:
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        return any_of(
+            self._spelling(token)
+            for token in range(self.n_vocab)
+            if lib.llama_vocab_get_attr(self._vocab, token) & control
+        )
+
+    def _piece(self, token: int) -> bytes:
+        self._must_be_known(token)
+        room = ctypes.create_string_buffer(32)
+        length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
+        if length < 0:
+            room = ctypes.create_string_buffer(-length)
+            length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
+        return room.raw[:length]
+
+    def _spelling(self, token: int) -> str:
+        text = lib.llama_vocab_get_text(self._vocab, token) if token >= 0 else b""
+        return (text or b"").decode("utf-8", errors="replace")
+
+    def _metadata(self, key: str) -> str:
+        room = ctypes.create_string_buffer(256)
+        length = lib.llama_model_meta_val_str(self._model, key.encode(), room, len(room))
+        return room.value.decode("utf-8", errors="replace") if length > 0 else ""
+
+    def _must_be_known(self, token: int) -> None:
+        if not 0 <= token < self.n_vocab:  # llama.cpp would abort the process
+            raise SettingsError(f"token {token} is not in the vocabulary, which has ids 0 to {self.n_vocab - 1}")
+
+    def _must_be_open(self) -> None:
+        if not self._free_once.alive:
+            raise BackendError(f"the model {str(self.path)!r} was closed; load it again to go on")
+
+
+class GgufVocabulary(ModelTokens):
+    """The tokens and the chat template of a GGUF file, whose weights are neither read nor mapped.
+
+    For what needs a model's tokens and computes nothing with them, such as `OpenAICompletionsBackend`. It has
+    `tokenize`, `token_bytes`, `token_text`, `is_end` and `chat_tokens` of `LlamaCppBackend`, and is closed likewise.
+
+    Args:
+        path: The GGUF file; of a split model, the first part.
+
+    Raises:
+        ModelFileError: If the file is missing, not a GGUF file, or cannot be loaded.
+
+    Example:
+        ```python
+        from correction_graphs.backends.llama_cpp import GgufVocabulary
+
+        with GgufVocabulary("model.gguf") as vocabulary:
+            print(len(vocabulary.tokenize("How long is this?")))
+        ```
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(Path(path), _load_model(Path(path), vocab_only=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class LlamaCppBackend(CachedBackend):
@@ -90,13 +266,13 @@ class LlamaCppBackend(CachedBackend):
         if n_batch < n_sequences:
             raise SettingsError(f"`n_batch` is {n_batch}; give at least `n_sequences`, which is {n_sequences}")
         self.path = Path(path)
-        self._model = _load_model(self.path, n_gpu_layers)
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        n_vocab = lib.llama_vocab_n_tokens(self._vocab)
-        n_ctx = n_ctx or min(lib.llama_model_n_ctx_train(self._model) or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+        model = _load_model(self.path, n_gpu_layers=n_gpu_layers)
+        self._tokens = ModelTokens(self.path, model)
+        n_vocab = self._tokens.n_vocab
+        n_ctx = n_ctx or min(lib.llama_model_n_ctx_train(model) or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
         try:
             memory = LlamaMemory(
-                self._model,
+                model,
                 n_vocab,
                 n_ctx,
                 n_sequences=n_sequences,
@@ -105,42 +281,37 @@ class LlamaCppBackend(CachedBackend):
                 exact=exact,
             )
         except BaseException:
-            lib.llama_model_free(self._model)
+            self._tokens.close()
             raise
         super().__init__(memory, n_vocab=n_vocab, n_ctx=n_ctx, kept_logits=kept_logits)
-        self._free_once = weakref.finalize(self, _free, memory.context, self._model)
+        # It keeps the tokens alive, and with them the model, until the context is freed.
+        self._free_once = weakref.finalize(self, _free, memory.context, self._tokens)
+
+    @property
+    def provider(self) -> str:
+        """What runs the model, as LangChain names it."""
+        return "llama.cpp"
 
     @property
     def name(self) -> str:
         """The model's own name, or that of its file."""
-        with self._lock:
-            self._must_be_open()
-            return self._metadata("general.name") or self.path.stem
+        return self._tokens.name
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Turn text into tokens, without adding any; control tokens are recognized in it only if `special`."""
-        data = text.encode("utf-8", errors="replace")
-        with self._lock:
-            self._must_be_open()
-            room = len(data) + 8
-            while True:
-                tokens = (lib.llama_token * room)()
-                count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)  # noqa: FBT003
-                if count >= 0:
-                    return list(tokens[:count])
-                room = -count
+        return self._tokens.tokenize(text, special=special)
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes a token stands for, b"" for control tokens."""
-        with self._lock:
-            self._must_be_open()
-            return self._pieces(token)
+        return self._tokens.token_bytes(token)
+
+    def token_text(self, token: int) -> str:
+        """Return a token as it stands in the file; that is how a control token is spelled, such as `<|im_end|>`."""
+        return self._tokens.token_text(token)
 
     def is_end(self, token: int) -> bool:
         """Tell whether the model ends its text, or its turn, with this token."""
-        with self._lock:
-            self._must_be_open()
-            return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return self._tokens.is_end(token)
 
     def chat_tokens(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Turn chat messages into the prompt for the next assistant turn, by the model's own chat template.
@@ -155,76 +326,7 @@ class LlamaCppBackend(CachedBackend):
             SettingsError: If the template refuses this order of roles.
             ModelFileError: If the template itself is broken.
         """
-        held: list[str] = []  # what stands in the prompt as its number between two private-use characters
-
-        def hold(match: re.Match[str]) -> str:
-            held.append(match[0])
-            return f"\ue000{len(held) - 1}\ue001"
-
-        with self._lock:
-            self._must_be_open()
-            template = self._chat_format
-            safe = [{**message, "content": self._not_plain.sub(hold, message["content"])} for message in messages]
-            try:
-                prompt = template(messages=safe).prompt
-            except (ValueError, jinja2.TemplateError) as error:
-                roles = [message["role"] for message in messages]
-                raise SettingsError(
-                    f"the model's chat template refuses messages in the roles {roles}: {error}"
-                ) from error
-            tokens: list[int] = []
-            for at, part in enumerate(re.split("\ue000(\\d+)\ue001", prompt)):  # every second part is a number
-                tokens += self.tokenize(held[int(part)]) if at % 2 else self.tokenize(part, special=True)
-            bos = lib.llama_vocab_bos(self._vocab)
-            if lib.llama_vocab_get_add_bos(self._vocab) and tokens[:1] != [bos]:
-                tokens.insert(0, bos)
-            return tokens
-
-    @functools.cached_property
-    def _chat_format(self) -> Any:
-        template = lib.llama_model_chat_template(self._model, None)
-        try:
-            return Jinja2ChatFormatter(
-                template=template.decode("utf-8") if template else _CHATML,
-                eos_token=self._token_text(lib.llama_vocab_eos(self._vocab)),
-                bos_token=self._token_text(lib.llama_vocab_bos(self._vocab)),
-            )
-        except (ValueError, jinja2.TemplateError) as error:
-            raise ModelFileError(f"the chat template in {str(self.path)!r} is broken: {error}") from error
-
-    @functools.cached_property
-    def _not_plain(self) -> re.Pattern[str]:
-        """Matches the spelling of every control token, longest first, and the character that `chat_tokens` uses."""
-        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        texts = {
-            self._token_text(token)
-            for token in range(self.n_vocab)
-            if lib.llama_vocab_get_attr(self._vocab, token) & control
-        } - {""}
-        return re.compile("|".join(map(re.escape, [*sorted(texts, key=len, reverse=True), "\ue000"])))
-
-    def _token_text(self, token: int) -> str:
-        text = lib.llama_vocab_get_text(self._vocab, token) if token >= 0 else b""
-        return (text or b"").decode("utf-8", errors="replace")
-
-    def _metadata(self, key: str) -> str:
-        room = ctypes.create_string_buffer(256)
-        length = lib.llama_model_meta_val_str(self._model, key.encode(), room, len(room))
-        return room.value.decode("utf-8", errors="replace") if length > 0 else ""
-
-    @functools.cached_property
-    def _pieces(self) -> Callable[[int], bytes]:
-        @functools.cache
-        def piece(token: int) -> bytes:
-            self._checked([token])  # llama.cpp would abort the process
-            room = ctypes.create_string_buffer(32)
-            length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
-            if length < 0:
-                room = ctypes.create_string_buffer(-length)
-                length = lib.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)  # noqa: FBT003
-            return room.raw[:length]
-
-        return piece
+        return self._tokens.chat_tokens(messages)
 
     def _free(self) -> None:
         self._free_once()
@@ -421,7 +523,7 @@ def _interrupts_later() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, usual)
 
 
-def _load_model(path: Path, n_gpu_layers: int) -> Any:
+def _load_model(path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False) -> Any:
     if not path.is_file():
         raise ModelFileError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
     with path.open("rb") as file:
@@ -431,6 +533,7 @@ def _load_model(path: Path, n_gpu_layers: int) -> Any:
     with _loading:
         _start_engine()
         params = lib.llama_model_default_params()
+        params.vocab_only = vocab_only
         params.n_gpu_layers = n_gpu_layers if lib.llama_supports_gpu_offload() else 0
         _log.clear()
         with _interrupts_later() as interrupted:
@@ -451,9 +554,9 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _free(context: Any, model: Any) -> None:
+def _free(context: Any, tokens: ModelTokens) -> None:
     lib.llama_free(context)
-    lib.llama_model_free(model)
+    tokens.close()
 
 
 def _probabilities(row: Logits) -> Logits:

@@ -144,7 +144,7 @@ class ChatRain(LocalChatModel):
         )
         metadata = {
             "model_name": self.backend.name,
-            "model_provider": "llama.cpp",
+            "model_provider": self.provider,
             "finish_reason": _ENDINGS.get(result.stop_reason, "length"),
             "rain": result.summary(),
         }

@@ -58,8 +58,8 @@ def create_rain_graph(
     """Create a graph that searches for an answer, and rewinds where its own judgement is low.
 
     Args:
-        model: A local model, since the search reads its logits: a `ChatRain` or `ChatLlama`, a GGUF file, "smollm2", or
-            a backend.
+        model: What has logits to search in: a `ChatRain` or `ChatLlama`, a GGUF file, "smollm2", or a backend, such as
+            an `OpenAICompletionsBackend` for a model that vLLM or llama.cpp's server serves.
         judge: What is searched for; see `ChatRain`. By default that of a `ChatRain`, else "harmless".
         settings: How to search. By default those of a `ChatRain`, else `RainSettings()`.
         similarity: Finds near-identical candidates; see `ChatRain`.
@@ -112,6 +112,16 @@ def build_rain_graph(
     """Build the graph of `create_rain_graph` without compiling it, to add nodes or compile it otherwise.
 
     Takes the arguments of `create_rain_graph` but those for `compile`, and raises the same errors.
+
+    Example:
+        ```python
+        from correction_graphs import build_rain_graph
+        from correction_graphs.testing import ToyBackend
+
+        builder = build_rain_graph(ToyBackend(), judge=lambda text: 1.0)
+        assert list(builder.nodes) == ["search"]
+        graph = builder.compile(name="searched")
+        ```
     """
     chat = _searching(model, judge=judge, settings=settings, similarity=similarity)
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
@@ -131,8 +141,9 @@ def _searching(model: Any, **arguments: Any) -> ChatRain:
     backend = loaded.backend if isinstance(loaded, LocalChatModel) else loaded
     if not isinstance(backend, RewindableBackend):
         raise SettingsError(
-            f"`model` is {loaded!r:.200}, whose logits cannot be read; RAIN needs a local model: a ChatRain, a "
-            "ChatLlama, the path of a GGUF file, or 'smollm2'"
+            f"`model` is {loaded!r:.200}, whose logits cannot be read; give a local model (a ChatRain, a "
+            "ChatLlama, the path of a GGUF file, or 'smollm2'), or an OpenAICompletionsBackend for a model on a server "
+            "that tells log-probabilities"
         )
     return ChatRain(backend=backend, **given)
 
