@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from typing_extensions import override
 
 from correction_graphs import __version__
-from correction_graphs.cli_output import INTERRUPTED, asked, chat_model, check_base_url, printable, spent, tell
-from correction_graphs.errors import CorrectionError, RunError, SettingsError
-from correction_graphs.results import CacResult, Round, Usage, Verdict
+from correction_graphs.cli_output import INTERRUPTED
+from correction_graphs.errors import CorrectionError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,21 +241,13 @@ def _add_model_options(
 
 
 def _run_cac(options: argparse.Namespace) -> int:
-    question = asked(options)
-    view: View = SilentView() if options.json else _view()
-    system = [("system", options.system)] if options.system else []
-    settings = {"template": options.template, "style": options.style, "strategy": options.strategy}
+    from correction_graphs.cli_cac import run_cac  # noqa: PLC0415  (--help and --version need not wait for it)
 
-    def run() -> CacResult:
-        with asyncio.Runner() as runner:
-            model = _model(options, view)
-            return _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)
-
-    return tell("cac", options, question, run)
+    return run_cac(options)
 
 
 def _run_rain(options: argparse.Namespace) -> int:
-    from correction_graphs.cli_rain import run_rain  # noqa: PLC0415  (--help and --version need not wait for it)
+    from correction_graphs.cli_rain import run_rain  # noqa: PLC0415  (likewise)
 
     return run_rain(options)
 
@@ -282,211 +271,3 @@ def _run_demo(options: argparse.Namespace) -> int:
     from correction_graphs.cli_demo import run_demo  # noqa: PLC0415  (likewise)
 
     return run_demo(options)
-
-
-def _model(options: argparse.Namespace, view: View) -> Any:
-    check_base_url(options, options.model)
-    with view.waiting(f"loading {options.model}"):
-        return chat_model(options.model, options)
-
-
-def _run_graph(
-    runner: asyncio.Runner, model: Any, messages: list[tuple[str, str]], view: View, max_rounds: int, **settings: Any
-) -> CacResult:
-    """Run the graph, showing its events as they come. What stops it on the way carries the `result` so far.
-
-    It runs asynchronously because only then can Ctrl-C stop a model in the middle of an answer.
-    """
-    from correction_graphs.cac import create_cac_graph  # noqa: PLC0415  (--help and --version need not wait for it)
-
-    graph = create_cac_graph(model, max_rounds=max_rounds, **settings)
-    events: list[dict[str, Any]] = []
-    try:
-        with view.waiting("writing an answer"):
-            result = runner.run(_follow(graph, messages, view, events))
-    except KeyboardInterrupt as error:
-        unfinished = _so_far(events, **settings)
-        error.result = unfinished  # type: ignore[attr-defined]
-        view.stopped(unfinished)
-        raise
-    except CorrectionError as error:
-        if isinstance(error, RunError) and isinstance(error.result, CacResult):
-            view.stopped(error.result)
-        raise
-    view.ended(result)
-    return result
-
-
-async def _follow(graph: Any, messages: list[tuple[str, str]], view: View, events: list[dict[str, Any]]) -> CacResult:
-    result: CacResult | None = None
-    async for mode, part in graph.astream({"messages": messages}, stream_mode=["custom", "values"]):
-        if mode == "custom":
-            events.append(part)
-            view.show(part)
-        else:
-            result = part.get("cac", result)
-    if result is None:
-        raise SettingsError("the graph ended without a result")
-    return result
-
-
-def _so_far(events: list[dict[str, Any]], *, template: str, strategy: str = "self", **_: Any) -> CacResult:
-    """Put together what is known of a run that was interrupted."""
-    from correction_graphs.cac_rules import best_round  # noqa: PLC0415  (loaded by then)
-    from correction_graphs.prompts import load_template  # noqa: PLC0415  (likewise)
-
-    rounds: list[Round] = []
-    for event in events:
-        if event["type"] == "cac.draft":
-            rounds.append(Round(answer=event["answer"], usage=Usage(**event["usage"])))
-        elif event["type"] == "cac.verdict":
-            usage = rounds[-1].usage + Usage(**event["usage"])
-            rounds[-1] = Round(answer=rounds[-1].answer, verdict=_verdict(event), usage=usage)
-    return CacResult(
-        status="failed",
-        rounds=tuple(rounds),
-        chosen=best_round(tuple(rounds)),
-        usage=sum((done.usage for done in rounds), Usage()),
-        strategy=strategy,
-        template=load_template(template).info,
-        error="interrupted",
-    )
-
-
-def _verdict(event: dict[str, Any]) -> Verdict:
-    return Verdict(**{name: event[name] for name in ("passed", "critique", "score", "reasoning", "votes")})
-
-
-# What is shown
-
-
-class View(Protocol):
-    """Shows a run while it goes on."""
-
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        """Show that something is going on until the context is left."""
-        ...
-
-    def show(self, event: dict[str, Any]) -> None:
-        """Show an event of the graph."""
-
-    def ended(self, result: CacResult) -> None:
-        """Show the final answer."""
-
-    def stopped(self, result: CacResult) -> None:
-        """Show what there was when the run stopped."""
-
-
-def _view() -> View:
-    if sys.stdout.isatty():
-        try:
-            return RichView()
-        except ImportError:
-            pass
-    return PlainView()
-
-
-class SilentView(View):
-    """Shows nothing: the result is printed at the end."""
-
-    @override
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    @override
-    def show(self, event: dict[str, Any]) -> None: ...
-    @override
-    def ended(self, result: CacResult) -> None: ...
-    @override
-    def stopped(self, result: CacResult) -> None: ...
-
-
-class PlainView(SilentView):
-    """Plain lines, for pipes and files. Each is written out at once, so that a reader sees progress."""
-
-    @override
-    def show(self, event: dict[str, Any]) -> None:
-        for heading, text, _ in _described(event):
-            self._line(f"[{heading}] {text}".rstrip())
-
-    @override
-    def ended(self, result: CacResult) -> None:
-        self._line(f"[final, {_status(result)}] {result.answer}")
-        self._line(f"[total] {spent(result.usage)}")
-
-    @override
-    def stopped(self, result: CacResult) -> None:
-        self._line(f"[stopped] {len(result.rounds)} answer(s) until then; {spent(result.usage)}")
-        if result.answer:
-            self._line(f"[best so far] {result.answer}")
-
-    @staticmethod
-    def _line(text: str) -> None:
-        print(printable(text), flush=True)
-
-
-class RichView(View):
-    """Panels and a spinner, for terminals."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
-
-        self._console = Console(highlight=False)
-        self._status: Any = None
-
-    @override
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        status = self._console.status(f"{what} …")
-        self._status = status
-        return status
-
-    @override
-    def show(self, event: dict[str, Any]) -> None:
-        for heading, text, style in _described(event):
-            self._panel(heading, text, style)
-        following = {"cac.draft": "checking it", "cac.revise": "writing the next answer", "cac.verdict": "going on"}
-        if self._status is not None and event["type"] in following:
-            self._status.update(f"{following[event['type']]} …")
-
-    @override
-    def ended(self, result: CacResult) -> None:
-        self._panel(
-            f"final, {_status(result)}", result.answer, "bold green" if result.status == "passed" else "bold yellow"
-        )
-        self._note(spent(result.usage))
-
-    @override
-    def stopped(self, result: CacResult) -> None:
-        self._panel("best so far", result.answer or "(no answer yet)", "bold yellow")
-        self._note(f"{len(result.rounds)} answer(s) until then; {spent(result.usage)}")
-
-    def _note(self, text: str) -> None:
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console.rule()
-        self._console.print(Text(text, style="dim"))
-
-    def _panel(self, heading: str, text: str, style: str) -> None:
-        from rich.panel import Panel  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        title = Text(printable(heading))
-        self._console.print(Panel(Text(printable(text)), title=title, title_align="left", border_style=style))
-
-
-def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Say what an event means: heading, text and colour."""
-    answer = f"answer {event['round'] + 1}"
-    if event["type"] == "cac.draft":
-        return [(f"{answer}, {spent(Usage(**event['usage']), calls=False)}", event["answer"], "cyan")]
-    if event["type"] == "cac.verdict":
-        verdict = _verdict(event)
-        word, style = {True: ("passed", "green"), False: ("failed", "red"), None: ("unclear", "yellow")}[verdict.passed]
-        tokens = spent(Usage(**event["usage"]), calls=False)
-        return [(f"check of {answer}: {word}, {tokens}", verdict.critique, style)]
-    return []
-
-
-def _status(result: CacResult) -> str:
-    chosen = f"answer {result.chosen + 1} of {len(result.rounds)}" if result.chosen is not None else "no answer"
-    return f"{result.status}: {chosen}" + (f"; {result.error}" if result.error else "")
