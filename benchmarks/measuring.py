@@ -6,16 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from correction_graphs.lab.intervals import bootstrap
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, bootstrap 95 % interval (10,000 resamples) and n."""
-    array = np.asarray(values, dtype=float)
-    means = array[np.random.default_rng(0).integers(0, len(array), (10_000, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    ends = [round(float(low), 4), round(float(high), 4)]
-    return {"mean": round(float(array.mean()), 4), "interval95": ends, "n": len(array)}
+    """Return mean, bootstrap 95 % interval and n, for JSON."""
+    return bootstrap(values).as_dict()
 
 
 def arbitrary(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Interval:
     high: float
     n: int
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Return it for JSON, rounded to four digits."""
         ends = [round(self.low, 4), round(self.high, 4)]
         return {"mean": round(self.mean, 4), "interval95": ends, "n": self.n}
