@@ -244,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a GGUF file made by examples/fallible_model/train.py")
     parser.add_argument("--n", type=int, default=300, help="questions in each part")
-    parser.add_argument("--only", help=f"parts, some of {','.join(PARTS)}; by default all; none: \"\"")
+    parser.add_argument("--only", help=f'parts, some of {",".join(PARTS)}; by default all; none: ""')
     parser.add_argument("--sizes", help="also models of other sizes: NAME=FILE.gguf,NAME=FILE.gguf")
     parser.add_argument(
         "--json", type=Path, help="also write the JSON document to this file; with --only, parts are kept that it has"

@@ -28,14 +28,23 @@ def asked(options: argparse.Namespace) -> str:
     """Return the question, from standard input if it is "-".
 
     Raises:
-        SettingsError: If it is empty.
+        SettingsError: If it is empty, or not text.
     """
     if options.question == "-" and sys.stdin is None:  # it was closed
         raise SettingsError("the question is to be read from standard input, and there is none")
-    question = sys.stdin.read().strip() if options.question == "-" else str(options.question)
+    question = _standard_input() if options.question == "-" else str(options.question)
     if not question.strip():
         raise SettingsError("the question is empty; give one, or - and write it to standard input")
     return question
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"the question on standard input is not {error.encoding.upper()} text; convert it to that first"
+        ) from error
 
 
 def chat_model(spec: str, options: argparse.Namespace) -> Any:

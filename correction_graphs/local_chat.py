@@ -87,6 +87,7 @@ class LocalChatModel(BaseChatModel):
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
         exact: bool = False,
+        trusted: bool = True,
         **settings: Any,
     ) -> Self:
         """Load a GGUF file.
@@ -98,6 +99,7 @@ class LocalChatModel(BaseChatModel):
             n_gpu_layers: Layers on the GPU, where llama.cpp was built for one; -1 for all.
             n_threads: CPU threads; by default all cores.
             exact: Less rounding, so that answers depend less on what else is computed; see `LlamaCppBackend`.
+            trusted: False to open the file in a process of its own first, which a broken one may crash; likewise.
             **settings: Of the chat model: `temperature`, `max_tokens`, `seed`, …
 
         Raises:
@@ -112,7 +114,13 @@ class LocalChatModel(BaseChatModel):
             raise SettingsError(f"unknown setting(s) {sorted(unknown)}; known are {sorted(cls.model_fields)}")
         return cls(
             backend=LlamaCppBackend(
-                path, n_ctx=n_ctx, n_sequences=n_sequences, n_gpu_layers=n_gpu_layers, n_threads=n_threads, exact=exact
+                path,
+                n_ctx=n_ctx,
+                n_sequences=n_sequences,
+                n_gpu_layers=n_gpu_layers,
+                n_threads=n_threads,
+                exact=exact,
+                trusted=trusted,
             ),
             **settings,
         )

@@ -186,7 +186,7 @@ class ToyBackend(CachedBackend):
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """UTF-8 bytes; with `special`, "<end>" is the end token."""
         parts = text.split("<end>") if special else [text]
-        tokens = [[*part.encode("utf-8"), self.END] for part in parts]
+        tokens = [[*part.encode("utf-8", errors="replace"), self.END] for part in parts]
         return [token for part in tokens for token in part][:-1]
 
     def token_bytes(self, token: int) -> bytes:

@@ -94,8 +94,10 @@ RULES: Mapping[str, Rule] = {
     "backends.chat_prompts": rule("errors"),
     "backends.jinja_templates": rule("errors jinja2"),
     "backends.llama_cpp": rule(
-        "errors backends.base backends.cached backends.chat_prompts backends.jinja_templates llama_cpp"
+        "errors backends.base backends.cached backends.chat_prompts backends.jinja_templates backends.trial llama_cpp"
     ),
+    "backends.trial": rule("errors"),
+    "backends.trial_runner": rule(in_functions="backends.llama_cpp", for_types="backends.llama_cpp"),
     "backends.token_texts": rule("errors backends.chat_prompts"),
     "backends.completions_endpoint": rule("errors openai"),
     "backends.endpoint_memory": rule("errors backends.base backends.completions_endpoint backends.token_texts"),

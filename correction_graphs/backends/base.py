@@ -24,7 +24,7 @@ Logits = NDArray[np.float32]
 class Branch:
     """A list of tokens, and where in the cache they were last found. Made by a backend; its methods change it."""
 
-    __slots__ = ("cached", "logits", "place", "released", "tokens")
+    __slots__ = ("__weakref__", "cached", "logits", "place", "released", "tokens")
 
     def __init__(self, tokens: list[int], *, place: Any = None, cached: int = 0, logits: Logits | None = None) -> None:
         self.tokens = tokens

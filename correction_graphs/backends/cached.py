@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -33,8 +34,9 @@ class CachedBackend:
         self._n_vocab = n_vocab
         self._n_ctx = n_ctx
         self._lock = threading.RLock()
-        self._live: dict[int, Branch] = {}
-        self._with_logits: dict[int, Branch] = {}
+        # Weak: a branch that nobody has any more, such as one lost to Ctrl-C between two lines, is given up by itself.
+        self._live: WeakValueDictionary[int, Branch] = WeakValueDictionary()
+        self._with_logits: WeakValueDictionary[int, Branch] = WeakValueDictionary()
         self._kept_logits = kept_logits
         self._cache: Cache | None = None
         self._closed = False
@@ -72,7 +74,7 @@ class CachedBackend:
 
     @property
     def live_branches(self) -> int:
-        """Branches opened or forked and not released."""
+        """Branches opened or forked, not released, and still held by somebody."""
         return len(self._live)
 
     def open(self, tokens: Sequence[int]) -> Branch:
@@ -217,7 +219,7 @@ class CachedBackend:
         # built on: the next call starts empty and recomputes from the branches' tokens.
         self._cache = None
         try:
-            cache.forward(branches, self._live.values())
+            cache.forward(branches, list(self._live.values()))
         except BaseException:
             for branch in branches:
                 branch.logits = None  # some had theirs already, but nobody would remember to forget them
@@ -226,7 +228,7 @@ class CachedBackend:
 
     def _fresh_cache(self) -> Cache:
         self._memory.clear()
-        for branch in self._live.values():
+        for branch in list(self._live.values()):
             branch.place, branch.cached = None, 0
         return PrefixTree(self._memory) if self._memory.rewinds else SnapshotCache(self._memory)
 
@@ -260,7 +262,8 @@ class CachedBackend:
         self._with_logits.pop(id(branch), None)
         self._with_logits[id(branch)] = branch
         while len(self._with_logits) > self._kept_logits:
-            self._with_logits.pop(next(iter(self._with_logits))).logits = None
+            if oldest := self._with_logits.pop(next(iter(self._with_logits)), None):
+                oldest.logits = None
 
     def _forget_logits(self, branch: Branch) -> None:
         self._with_logits.pop(id(branch), None)

@@ -25,6 +25,7 @@ import numpy as np
 from correction_graphs.backends.base import Logits, Run
 from correction_graphs.backends.cached import CachedBackend
 from correction_graphs.backends.chat_prompts import any_of, prompt_tokens
+from correction_graphs.backends.trial import try_model_file
 from correction_graphs.errors import BackendError, MissingExtraError, ModelFileError, SettingsError
 
 try:
@@ -236,6 +237,8 @@ class LlamaCppBackend(CachedBackend):
         exact: Keep keys and values in F32, and do without flash attention, which rounds. With weights in F32 too, what
             else is in a batch or in the memory changes a probability by less than 5e-5; by default by up to 6e-4, so
             that a draw near a border can tip. Takes twice the memory.
+        trusted: False to open the file in a process of its own first, since a broken one can end the whole process; see
+            `correction_graphs.backends.trial`, also for what that does not protect from.
 
     Raises:
         ModelFileError: If the file is missing, not a GGUF file, or cannot be loaded.
@@ -254,6 +257,7 @@ class LlamaCppBackend(CachedBackend):
         n_threads: int | None = None,
         kept_logits: int = 64,
         exact: bool = False,
+        trusted: bool = True,
     ) -> None:
         if n_ctx is not None and not 1 <= n_ctx <= _MAX_CONTEXT:
             raise SettingsError(
@@ -266,6 +270,16 @@ class LlamaCppBackend(CachedBackend):
         if n_batch < n_sequences:
             raise SettingsError(f"`n_batch` is {n_batch}; give at least `n_sequences`, which is {n_sequences}")
         self.path = Path(path)
+        if not trusted:
+            try_model_file(
+                self.path,
+                n_ctx=n_ctx,
+                n_sequences=n_sequences,
+                n_batch=n_batch,
+                n_gpu_layers=n_gpu_layers,
+                n_threads=n_threads,
+                exact=exact,
+            )
         model = _load_model(self.path, n_gpu_layers=n_gpu_layers)
         self._tokens = ModelTokens(self.path, model)
         n_vocab = self._tokens.n_vocab

@@ -309,9 +309,8 @@ class Search:
 
     def close(self) -> None:
         """Give up what is held in the backend; closing again does nothing."""
-        if not self._branch.released:
-            self._backend.release(self._branch)
-            self._session.close()
+        self._backend.release(self._branch)
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self

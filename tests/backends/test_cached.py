@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import Any
 
@@ -37,6 +38,18 @@ def test_many_branches_are_one_batch() -> None:
         backend.extend(branch, [token])
     assert cost(backend, branches) == len(root) + 10
     assert backend.forward_calls == 1
+
+
+def test_a_branch_that_nobody_has_any_more_is_given_up() -> None:
+    backend = ToyBackend()
+    kept = backend.open([1, 2, 3])
+    lost = [backend.fork(kept) for _ in range(5)]
+    backend.forward([kept, *lost])
+    assert backend.live_branches == 6
+    del lost
+    gc.collect()
+    assert backend.live_branches == 1
+    assert cost(backend, [kept]) == 0
 
 
 def test_what_was_forgotten_is_computed_again() -> None:
