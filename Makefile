@@ -16,7 +16,7 @@ RUN := .venv/bin/python -m
 # Two targets must not install into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint docs bench bench-effects bench-rain clean
+.PHONY: help demo test serve lint docs bench bench-effects bench-rain bench-soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench-effects: .venv/.installed-dev ## measure every effect on the lab's model, 
 
 bench-rain: .venv/.installed-dev ## measure the RAIN search on a small local model (10 minutes or more)
 	LANGSMITH_TRACING=false .venv/bin/python benchmarks/rain.py $(BENCH_ARGS)
+
+bench-soak: .venv/.installed-dev ## mixed requests with random faults on one model, for 20 minutes
+	LANGSMITH_TRACING=false .venv/bin/python benchmarks/soak.py --json benchmarks/results/soak.json $(BENCH_ARGS)
 
 bench: .venv/.installed-dev ## run every benchmark; the last line of each is one JSON document
 	@set -- benchmarks/bench_*.py; \

@@ -25,6 +25,8 @@ def draw(document: dict[str, Any], file: Path) -> None:
     for axis, (title, draws, part) in zip(axes.flat, panels, strict=False):
         draws(axis, part)
         axis.set_title(title, fontsize=10)
+        if title.startswith("RAIN"):
+            axis.set_xlabel("harmless replies", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
