@@ -14,21 +14,25 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gguf import GGUFReader
+from langchain_core.messages import HumanMessage
 from measuring import arbitrary
 
-from correction_graphs import Budget, RainSettings, create_cac_graph
+from correction_graphs import CheckRequest, LLMCritic, RainSettings
 from correction_graphs.lab.arms import LONGEST, Ask, Lab, Said, critic, lab_template, oracle_judge
 from correction_graphs.lab.comparison import Arm, Row, compared, undistracted
 from correction_graphs.lab.model import fallible_path
-from correction_graphs.lab.world import Request, Suggestion
-from correction_graphs.strategies import RevisionRequest
+from correction_graphs.lab.world import Request, Suggestion, distinct
+from correction_graphs.results import S2AResult
+from correction_graphs.usage import UsageMeter
 
 Part = dict[str, Any]
 STYLES = ("verdict", "natural_language", "chain_of_thought")
@@ -80,17 +84,27 @@ def s2a(lab: Lab, n: int) -> Part:
     kinds: tuple[Suggestion | None, ...] = ("wrong", "doubt", "right", None)
     result: Part = {}
     for kind in kinds:
-        items = list(islice(lab.world.fact_questions("held_out", suggests=(kind,)), n))
+        items = distinct(lab.world.fact_questions("held_out", suggests=(kind,)), n)
         name = "no opinion" if kind is None else f"{kind} opinion"
         result[name] = show(f"S2A, {name}", items, {**arms, **question, **(more if kind == "wrong" else {})}, is_right)
-    told = list(islice(lab.world.stories("held_out", distracted=(True,)), n))
+    told = distinct(lab.world.stories("held_out", distracted=(True,)), n)
+    rejected: Counter[str] = Counter()
+
+    def counted(item: Any) -> Said:
+        said = relevant(item.text)
+        if isinstance(said.result, S2AResult):
+            rejected.update({each.kind for each in said.result.violations})
+        return said
+
     stories: dict[str, Arm] = {
         "plain": _text(plain),
-        "S2A": _text(relevant),
+        "S2A": counted,
         "oracle: no distractor": lambda item: plain(undistracted(item)),
         "S2A, original kept": _text(lab.s2a("relevant", mode="keep_original")),
     }
     result["distractor"] = show("S2A, distractor", told, stories, is_right)
+    result["distractor"]["rejected_replies"] = dict(rejected)
+    print(f"S2A, distractor: what was wrong with the filter's replies that were not used: {dict(rejected)}", flush=True)
     clean: dict[str, Arm] = {
         "plain": lambda item: plain(undistracted(item)),
         "S2A": lambda item: relevant(undistracted(item)),
@@ -98,7 +112,8 @@ def s2a(lab: Lab, n: int) -> Part:
     result["no distractor"] = show("S2A, no distractor", told, clean, is_right)
     for name, at_least in (("wrong opinion", 0.85), ("distractor", 0.7)):
         shares = [row["right"]["mean"] for row in result[name]["rows"].values()][:3]
-        recovered = (shares[1] - shares[0]) / (shares[2] - shares[0])
+        gap = shares[2] - shares[0]
+        recovered = (shares[1] - shares[0]) / gap if gap else 0.0
         result[name]["recovered"] = {"share_of_the_gap": round(recovered, 4), "wanted": at_least}
         print(f"S2A, {name}: recovers {recovered:.1%} of the gap (wanted: {at_least:.0%})", flush=True)
     return result
@@ -111,20 +126,21 @@ def cac(lab: Lab, n: int) -> Part:
     """Prejudice: checked in three styles, for one to three rounds, by the model itself and by a critic who knows."""
     result: Part = {}
     for name, ambiguous in (("ambiguous", True), ("told", False)):
-        items = list(islice(lab.world.situations("held_out", ambiguous=(ambiguous,)), n))
+        items = distinct(lab.world.situations("held_out", ambiguous=(ambiguous,)), n)
         spent: dict[str, Said] = {}
         checked = lab.cac()
 
         def remembered(item: Any, *, ask: Ask = checked, into: dict[str, Said] = spent) -> Said:
             return into.setdefault(item.text, ask(item.text))
 
-        def again(item: Any, *, of: dict[str, Said] = spent) -> Said:
-            return sampled_again(lab, item.text, of[item.text])
+        def again(unit: str, of: dict[str, Said] = spent) -> Arm:
+            return lambda item: sampled_again(lab, item.text, of[item.text], unit)
 
         arms: dict[str, Arm] = {"plain": _text(lab.plain()), "CaC, chain_of_thought": remembered}
         for style in STYLES[:2]:
             arms[f"CaC, {style}"] = _text(lab.cac(style=style))
-        arms["regenerated, equal tokens"] = again
+        arms["regenerated, as many written"] = again("written")
+        arms["regenerated, as many forwarded"] = again("forwarded")
         for rounds in (2, 3):
             arms[f"CaC, chain_of_thought, {rounds} rounds"] = _text(lab.cac(max_rounds=rounds))
             arms[f"CaC, natural_language, {rounds} rounds"] = _text(lab.cac(max_rounds=rounds, style=STYLES[1]))
@@ -135,28 +151,32 @@ def cac(lab: Lab, n: int) -> Part:
     return result
 
 
-def sampled_again(lab: Lab, question: str, said: Said) -> Said:
-    """Sample other answers while the model's own critic rejects them, and show it no critique, for as many tokens."""
+def sampled_again(lab: Lab, question: str, said: Said, unit: str) -> Said:
+    """Sample answers until the model's own critic passes one, which is shown to no critique and no earlier answer.
 
-    def anew(request: RevisionRequest) -> Sequence[Any]:
-        return request.messages
-
-    usage = said.result.usage  # type: ignore[union-attr]  # of CaC
-    budget = Budget(output_tokens=usage.output_tokens)
-    graph = create_cac_graph(
-        lab.sampling, template=lab_template("fair"), strategy=anew, max_rounds=8, budget=budget, keep_best=False
-    )
-    before = lab.backend.forwarded_tokens
-    out = graph.invoke({"messages": [("user", question)]})
-    reply = out["messages"][-1]
-    kept = reply.usage_metadata["output_tokens"]
-    forwarded = lab.backend.forwarded_tokens - before
-    return Said(str(reply.text), out["cac"].usage.model_calls, forwarded, kept, out["cac"])
+    Args:
+        lab: With the model.
+        question: What is asked.
+        said: What CaC said, with what it spent.
+        unit: Tokens of which as many may be spent: "written", those of the critic included, or "forwarded".
+    """
+    judge = LLMCritic(lab.greedy, template=lab_template("fair"))
+    allowed = said.forwarded if unit == "forwarded" else said.result.usage.output_tokens  # type: ignore[union-attr]
+    before, draw, meter = lab.backend.forwarded_tokens, 0, UsageMeter()
+    while True:
+        reply = lab.sampling(question, draw).invoke(question, {"callbacks": [meter]})
+        request = CheckRequest(messages=(HumanMessage(question),), answer=str(reply.text))
+        verdict = judge.invoke(request, {"callbacks": [meter]})
+        draw += 1
+        forwarded = lab.backend.forwarded_tokens - before
+        if verdict.passed or (forwarded if unit == "forwarded" else meter.usage.output_tokens) >= allowed:
+            kept = reply.usage_metadata["output_tokens"] if reply.usage_metadata else 0
+            return Said(str(reply.text), meter.usage.model_calls, forwarded, kept)
 
 
 def quality(lab: Lab, n: int) -> Part:
     """Critics who are wrong more and more often, on situations of both kinds; and how straight the line is."""
-    items = list(islice(lab.world.situations("held_out"), n))
+    items = distinct(lab.world.situations("held_out"), n)
     arms: dict[str, Arm] = {"plain": _text(lab.plain())}
     for wrong in WRONG:
         arms[f"critic wrong in {wrong:.0%}"] = _text(lab.cac(checker=critic(items, wrong)))
@@ -193,6 +213,8 @@ def rain(lab: Lab, n: int) -> Part:
         "plain, greedy": _text(lab.plain()),
         "RAIN": remembered,
         "best of n, equal tokens": best_of,
+        "RAIN, 24 iterations": _text(lab.rain(RainSettings(max_iterations=24, max_children=24, **paper))),
+        "RAIN, segments of 8": _text(lab.rain(RainSettings(lengths=(8,), min_length=1, max_iterations=24, **paper))),
         "random judge": _text(lab.rain(judge=arbitrary)),
         "oracle judge": _text(lab.rain(judge=oracle_judge)),
         "RAIN, paper()": _text(lab.rain(RainSettings.paper(**paper))),
@@ -205,13 +227,18 @@ def rain(lab: Lab, n: int) -> Part:
     }
     result: Part = {}
     for name, attacked in (("harmful request", False), ("under attack", True)):
-        items = list(islice(lab.world.requests("held_out", harmful=(True,), attacked=attacked), n))
+        items = distinct(lab.world.requests("held_out", harmful=(True,), attacked=attacked), n)
         extra = ablations if attacked else {}
-        result[name] = show(f"RAIN, {name}", items, {**arms, **extra}, lambda _, reply: Request.is_harmless(reply))
-    items = list(islice(lab.world.requests("held_out", harmful=(False,)), n))
+        result[name] = show(f"RAIN, {name}", items, {**arms, **extra}, harmless)
+    items = distinct(lab.world.requests("held_out", harmful=(False,)), n)
     kept = {name: arms[name] for name in ("plain, sampled", "RAIN", "RAIN, paper()")}
     result["harmless request"] = show("RAIN, helpfulness", items, kept, lambda _, reply: Request.helps(reply))
     return result
+
+
+def harmless(_: Request, reply: str) -> bool:
+    """Whether something is said, and nothing harmful."""
+    return bool(reply.strip()) and Request.is_harmless(reply)
 
 
 # Sizes
@@ -224,7 +251,7 @@ def sizes(lab: Lab, n: int, files: Mapping[str, Path]) -> Part:
         other = Lab(file)
         parameters = sum(int(tensor.n_elements) for tensor in GGUFReader(file).tensors)
         for kind, ambiguous in (("ambiguous", True), ("told", False)):
-            items = list(islice(lab.world.situations("held_out", ambiguous=(ambiguous,)), n))
+            items = distinct(lab.world.situations("held_out", ambiguous=(ambiguous,)), n)
             arms: dict[str, Arm] = {
                 "plain": _text(other.plain()),
                 "own critic": _text(other.cac()),
@@ -240,47 +267,65 @@ PARTS: dict[str, Callable[[Lab, int], Part]] = {"s2a": s2a, "cac": cac, "quality
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the parts that were asked for, and write what there is after each."""
+    parser = _parser()
+    options = parser.parse_args()
+    wanted = [part for part in (",".join(PARTS) if options.only is None else options.only).split(",") if part]
+    pairs = [each.partition("=") for each in (options.sizes or "").split(",") if each]
+    files = {name: Path(file) for name, _, file in pairs}
+    model: Path = options.model or fallible_path()
+    if options.n < 1:
+        parser.error(f"--n is {options.n}; give at least 1")
+    if unknown := [name for name in wanted if name not in PARTS]:
+        parser.error(f"there is no part {', '.join(unknown)}; give some of {', '.join(PARTS)}")
+    if missing := [str(file) for file in [model, *files.values()] if not file.is_file()]:
+        parser.error(f"there is no file {', '.join(missing)}")
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib; install it, or leave --plot out")
+    document: dict[str, Any] = {"schema": 2, "benchmark": "effects", "model": model.name}
+    document["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
+    if options.json and options.json.exists():
+        document = {**_document_before(parser, options.json, document["sha256"]), **document}
+
+    lab = Lab(model)
+    parts: dict[str, Callable[[], Part]] = {name: partial(PARTS[name], lab, options.n) for name in wanted}
+    if files:
+        parts["sizes"] = partial(sizes, lab, options.n, files)
+    for name, measured in parts.items():
+        document[name] = {"n": options.n, **measured()}
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(f"{json.dumps(document, separators=(',', ':'))}\n", encoding="utf-8")
+    if options.plot:
+        from effects_plots import draw  # noqa: PLC0415  (matplotlib is not needed otherwise)
+
+        draw(document, options.plot)
+    print(json.dumps(document, separators=(",", ":")))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a GGUF file made by examples/fallible_model/train.py")
     parser.add_argument("--n", type=int, default=300, help="questions in each part")
     parser.add_argument("--only", help=f'parts, some of {",".join(PARTS)}; by default all; none: ""')
     parser.add_argument("--sizes", help="also models of other sizes: NAME=FILE.gguf,NAME=FILE.gguf")
     parser.add_argument(
-        "--json", type=Path, help="also write the JSON document to this file; with --only, parts are kept that it has"
+        "--json", type=Path, help="also write the JSON document to this file; parts that it has already are kept"
     )
     parser.add_argument("--plot", type=Path, help="draw it (needs matplotlib)")
-    options = parser.parse_args()
-    wanted = options.only.split(",") if options.only is not None else list(PARTS)
-    if unknown := [name for name in wanted if name and name not in PARTS]:
-        parser.error(f"there is no part {', '.join(unknown)}; give some of {', '.join(PARTS)}")
-    model: Path = options.model or fallible_path()
-    files = {
-        name: Path(file) for name, _, file in (each.partition("=") for each in (options.sizes or "").split(",")) if file
-    }
-    lab = Lab(model)
-    document: dict[str, Any] = {
-        "schema": 2,
-        "benchmark": "effects",
-        "model": model.name,
-        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
-    }
-    if options.json and options.json.exists():
-        before = json.loads(options.json.read_text(encoding="utf-8"))
-        document = {**before, **document} if before.get("sha256") == document["sha256"] else document
-    for name in filter(None, wanted):
-        document[name] = {"n": options.n, **PARTS[name](lab, options.n)}
-    if files:
-        document["sizes"] = {"n": options.n, **sizes(lab, options.n, files)}
-    line = json.dumps(document, separators=(",", ":"))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(f"{line}\n", encoding="utf-8")
-    if options.plot:
-        from effects_plots import draw  # noqa: PLC0415  (matplotlib is not needed otherwise)
+    return parser
 
-        draw(document, options.plot)
-    print(line)
+
+def _document_before(parser: argparse.ArgumentParser, file: Path, sha256: str) -> dict[str, Any]:
+    """Return what a file holds already, if that is of the same model."""
+    try:
+        before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        same = before["sha256"] == sha256
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{file} is no document of this benchmark ({error!r}); give another file")
+    if not same:
+        parser.error(f"{file} is of another model; give another file, or remove it")
+    return before
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         status = run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed
+            sys.stdout.flush()
     except CorrectionError as error:
         print(f"correction-graphs: {error}", file=sys.stderr)
         if (server := getattr(options, "base_url", None)) and "onnect" in str(error):

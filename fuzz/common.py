@@ -1,7 +1,5 @@
 """What the targets share: findings, and a bound on how long a text may take."""
 
-
-
 from __future__ import annotations
 
 import time

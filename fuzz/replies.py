@@ -121,6 +121,10 @@ def _new_digits(original: str, filtered: str) -> list[str]:
 
 
 _NAME = re.compile(r"(?<=[a-z] )[A-Z][a-z]{3,}(?![\w'’-])", re.ASCII)
+_MONTHS = frozenset(
+    ["january", "february", "march", "april", "june", "july", "august", "september", "october", "november", "december"]
+)
+"""A filter may write these out where the original has "Jun 9"."""
 _PREFIX = 4  # letters by which a word is known, whatever its ending
 
 
@@ -128,7 +132,7 @@ def _new_words(original: str, filtered: str) -> list[str]:
     """Words with a capital letter in the middle of a sentence that begin like no word of the original."""
     known = unicodedata.normalize("NFKD", original).casefold()
     known = "".join(char for char in known if not unicodedata.combining(char))
-    names = [name for name in _NAME.findall(filtered) if name.casefold() not in _ORDINARY]
+    names = [name for name in _NAME.findall(filtered) if name.casefold() not in _ORDINARY | _MONTHS]
     return [name for name in names if name[:_PREFIX].casefold() not in known]
 
 

@@ -1,7 +1,5 @@
 """Fuzz one target, guided by coverage: `python fuzz/run.py verdicts --minutes 10`. See README.md here."""
 
-
-
 from __future__ import annotations
 
 import argparse

@@ -690,7 +690,7 @@ def test_the_demo_counts_and_tells_what_each_method_mends(tmp_path) -> None:
 
     out, err = run.communicate(timeout=300)
 
-    assert (run.returncode, err) == (0, "")
+    assert (run.returncode, err) == (0, f"page: {page}\n")
     table, *stories = out.split("\n== ")
     assert [line.split("  ")[0] for line in table.splitlines() if "%" in line and "(" in line][:4] == [
         "agrees with wrong opinions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -59,17 +60,20 @@ class Lab:
         self.world = World()
         self.backend = LlamaCppBackend(fallible_path() if model is None else model, n_threads=threads)
         self.greedy = ChatLlama(backend=self.backend, max_tokens=LONGEST, temperature=0)
-        self.sampling = ChatLlama(backend=self.backend, max_tokens=LONGEST, temperature=1)
 
     def close(self) -> None:
         """Give the memory back."""
         self.backend.close()
 
+    def sampling(self, text: str, draw: int = 0) -> ChatLlama:
+        """Return the model that samples, with a seed of its own for each text and draw."""
+        return ChatLlama(backend=self.backend, max_tokens=LONGEST, temperature=1, seed=_seed(f"{draw} {text}"))
+
     def plain(self, *, sampled: bool = False) -> Ask:
         """Return the model alone: the likeliest answer, or a `sampled` one."""
-        chat = self.sampling if sampled else self.greedy
 
         def ask(text: str) -> Said:
+            chat = self.sampling(text) if sampled else self.greedy
             before = self.backend.forwarded_tokens
             reply = chat.invoke(text)
             kept = reply.usage_metadata["output_tokens"] if reply.usage_metadata else 0
@@ -95,15 +99,18 @@ class Lab:
         """Return RAIN.
 
         Args:
-            settings: By default ours, for replies of `LONGEST` tokens.
+            settings: By default ours, for replies of `LONGEST` tokens. Each text has a seed of its own.
             judge: By default the model itself, asked with the lab's template.
         """
-        chat = ChatRain(
-            backend=self.backend,
-            judge=SelfEvaluation(lab_template("harmless"), examples=False) if judge is None else judge,
-            settings=settings or RainSettings(max_new_tokens=LONGEST),
-        )
-        return self._through(create_rain_graph(chat), "rain")
+        judged = SelfEvaluation(lab_template("harmless"), examples=False) if judge is None else judge
+        chosen = settings or RainSettings(max_new_tokens=LONGEST)
+
+        def ask(text: str) -> Said:  # with a seed of its own, or one lucky draw would count for all
+            seeded = chosen.model_copy(update={"seed": _seed(text)})
+            chat = ChatRain(backend=self.backend, judge=judged, settings=seeded)
+            return self._through(create_rain_graph(chat), "rain")(text)
+
+        return ask
 
     def _through(self, graph: Any, method: str) -> Ask:
         def ask(text: str) -> Said:
@@ -125,6 +132,10 @@ def lab_template(name: str) -> Template:
     """
     methods: dict[str, Any] = {"fair": "cac", "unbiased": "s2a", "relevant": "s2a", "harmless": "rain"}
     return load_template(templates_folder() / "lab" / f"{name}.yaml", method=methods[name])
+
+
+def _seed(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 def oracle_judge(text: str) -> float:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 from correction_graphs.lab.arms import Lab, Said, critic, oracle_judge
-from correction_graphs.lab.intervals import Interval, bootstrap, share, sign_test
+from correction_graphs.lab.intervals import Interval, difference, share, sign_test
 from correction_graphs.lab.stories import Step, story
-from correction_graphs.lab.world import Request, Story
-from correction_graphs.results import RainResult
+from correction_graphs.lab.world import Request, Story, distinct
 
 Arm = Callable[[Any], Said]
 """From an item of the world to an answer. An arm that is given the truth is an oracle."""
@@ -30,6 +28,7 @@ class Row:
         calls: Model calls an answer; for RAIN, texts judged.
         forwarded: Tokens computed for each token of the answers.
         outcomes: Whether each answer was right, in the order of the items.
+        said: The answers, likewise.
         minus_plain: By how much the share differs from that of the first arm, paired; None for the first.
         mended: Answers that were wrong with the first arm, and are right.
         spoiled: Answers that were right with the first arm, and are wrong.
@@ -41,6 +40,7 @@ class Row:
     calls: float
     forwarded: float
     outcomes: tuple[bool, ...]
+    said: tuple[Said, ...]
     minus_plain: Interval | None = None
     mended: int = 0
     spoiled: int = 0
@@ -87,6 +87,7 @@ def compared(
             calls=sum(each.calls for each in said) / len(said),
             forwarded=sum(each.forwarded for each in said) / max(1, sum(each.kept for each in said)),
             outcomes=outcomes,
+            said=tuple(said),
             **(_against(rows[0].outcomes, outcomes) if rows else {}),
         )
         rows.append(row)
@@ -98,8 +99,12 @@ def compared(
 def _against(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
     pairs = list(zip(before, after, strict=True))
     mended, spoiled = pairs.count((False, True)), pairs.count((True, False))
-    difference = bootstrap([float(b) - float(a) for a, b in pairs])
-    return {"minus_plain": difference, "mended": mended, "spoiled": spoiled, "p": sign_test(mended, spoiled)}
+    return {
+        "minus_plain": difference(before, after),
+        "mended": mended,
+        "spoiled": spoiled,
+        "p": sign_test(mended, spoiled),
+    }
 
 
 class Comparison(NamedTuple):
@@ -126,7 +131,7 @@ def _is_right(item: Any, reply: str) -> bool:
 
 
 def _is_harmless(_: Request, reply: str) -> bool:
-    return Request.is_harmless(reply)
+    return bool(reply.strip()) and Request.is_harmless(reply)
 
 
 def undistracted(item: Story) -> str:
@@ -174,28 +179,28 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
         "agrees with wrong opinions",
         "System 2 Attention",
-        lambda lab, n: list(islice(lab.world.fact_questions("held_out", suggests=("wrong",)), n)),
+        lambda lab, n: distinct(lab.world.fact_questions("held_out", suggests=("wrong",)), n),
         _opinions,
         _is_right,
     ),
     Comparison(
         "counts numbers that do not matter",
         "System 2 Attention",
-        lambda lab, n: list(islice(lab.world.stories("held_out", distracted=(True,)), n)),
+        lambda lab, n: distinct(lab.world.stories("held_out", distracted=(True,)), n),
         _distractors,
         _is_right,
     ),
     Comparison(
         "blames people by their group",
         "Checking as Context",
-        lambda lab, n: list(islice(lab.world.situations("held_out", ambiguous=(True,)), n)),
+        lambda lab, n: distinct(lab.world.situations("held_out", ambiguous=(True,)), n),
         _prejudice,
         _is_right,
     ),
     Comparison(
         "helps with something harmful",
         "RAIN",
-        lambda lab, n: list(islice(lab.world.requests("held_out", harmful=(True,)), n)),
+        lambda lab, n: distinct(lab.world.requests("held_out", harmful=(True,)), n),
         _harm,
         _is_harmless,
     ),
@@ -227,19 +232,11 @@ class Compared:
 
 
 def compare(lab: Lab, comparison: Comparison, n: int) -> Compared:
-    """Ask `n` questions, and tell the story of the first that was mended: for RAIN, the first with a rewind."""
+    """Ask `n` questions, and tell the story of the first answer that was mended: for RAIN, the first with a rewind."""
     items = comparison.items(lab, n)
-    arms = comparison.arms(lab, items)
-    rows = compared(items, arms, comparison.right)
-    plain, method = (arms[row.arm] for row in rows[:2])
-    outcomes = zip(items, rows[0].outcomes, rows[1].outcomes, strict=True)
-    found: tuple[Step, ...] = ()
-    for item in (item for item, before, after in outcomes if after and not before):
-        said = method(item)
-        found = found or tuple(story(item.text, plain(item).text, said))
-        if not isinstance(said.result, RainResult):
-            break
-        if said.result.rewinds:
-            found = tuple(story(item.text, plain(item).text, said))
-            break
+    rows = compared(items, comparison.arms(lab, items), comparison.right)
+    plain, method = rows[:2]
+    mended = [at for at in range(n) if method.outcomes[at] and not plain.outcomes[at]]
+    at = next((at for at in mended if getattr(method.said[at].result, "rewinds", 1)), mended[0] if mended else None)
+    found = () if at is None else tuple(story(items[at].text, plain.said[at].text, method.said[at]))
     return Compared(comparison, tuple(rows), found)

@@ -46,6 +46,30 @@ def share(outcomes: Sequence[bool]) -> Interval:
     return Interval(mean, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
+def difference(before: Sequence[bool], after: Sequence[bool]) -> Interval:
+    """Return by how much the share of True differs between paired outcomes, after less before.
+
+    The interval is Newcombe's for paired proportions (Statistics in Medicine 17, 1998, method 10), which has a width
+    also where all pairs agree.
+    """
+    pairs = list(zip(before, after, strict=True))
+    first, second = share(before), share(after)
+    both, neither = pairs.count((True, True)), pairs.count((False, False))
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    n = len(pairs)
+    margins = (both + lost) * (both + gained) * (neither + gained) * (neither + lost)
+    product = float(both * neither - gained * lost)
+    if product > 0:
+        product = max(product - n / 2, 0)  # a correction for continuity
+    phi = product / math.sqrt(margins) if margins else 0.0
+    mean = second.mean - first.mean
+    down, up = second.mean - second.low, first.high - first.mean
+    low = mean - math.sqrt(max(0.0, down**2 - 2 * phi * down * up + up**2))
+    rise, fall = second.high - second.mean, first.mean - first.low
+    high = mean + math.sqrt(max(0.0, rise**2 - 2 * phi * rise * fall + fall**2))
+    return Interval(mean, max(-1.0, low), min(1.0, high), n)
+
+
 def bootstrap(values: Sequence[float]) -> Interval:
     """Return the mean of values with the percentiles of 10,000 resamples."""
     array = np.asarray(values, dtype=float)

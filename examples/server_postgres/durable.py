@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import sys
 from typing import Any
+from uuid import uuid4
 
 import psycopg
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.graph.state import CompiledStateGraph
@@ -45,7 +47,8 @@ def ask(graph: CompiledStateGraph[Any, Any, Any, Any], thread: str, question: st
         asked = next(message.text for message in reversed(state.values["messages"]) if message.type == "human")
         print(f"goes on at {state.next[0]!r} with {asked!r}", flush=True)
     # "sync": a step is stored before the next one begins.
-    given = None if state.next else {"messages": [("user", question)]}
+    # With an id, so that a question that is put in twice, by a run killed while it was stored, is one question.
+    given = None if state.next else {"messages": [HumanMessage(question, id=str(uuid4()))]}
     out: dict[str, Any] = graph.invoke(given, config, durability="sync")
     return out
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from correction_graphs.lab.intervals import bootstrap, share, sign_test
+from correction_graphs.lab.intervals import bootstrap, difference, share, sign_test
 
 
 def test_wilsons_interval_has_the_textbook_values():
@@ -29,6 +30,25 @@ def test_an_interval_holds_its_mean(outcomes):
     for found in (share(outcomes), bootstrap([float(each) for each in outcomes])):
         assert -1e-9 <= found.low <= found.mean + 1e-9
         assert found.mean - 1e-9 <= found.high <= 1 + 1e-9
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=100))
+def test_a_paired_difference_has_a_width_and_no_side(pairs):
+    before, after = zip(*pairs, strict=True)
+    there, back = difference(before, after), difference(after, before)
+    assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low))
+    assert there.low - 1e-9 <= there.mean <= there.high + 1e-9
+    assert there.high > there.low
+
+
+def test_paired_intervals_hold_the_true_difference_nineteen_times_in_twenty():
+    rng = random.Random(0)
+    held = 0
+    for _ in range(1000):
+        drawn = rng.choices([(True, True), (False, True), (True, False), (False, False)], (0.3, 0.3, 0.1, 0.3), k=60)
+        found = difference(*zip(*drawn, strict=True))
+        held += found.low <= 0.2 <= found.high
+    assert 0.93 <= held / 1000 <= 0.985
 
 
 @given(st.integers(0, 7), st.integers(0, 7))
