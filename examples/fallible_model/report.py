@@ -61,4 +61,6 @@ def _asked(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():  # noqa: PLR2004
+        sys.exit("give the GGUF file of a model that train.py made: python examples/fallible_model/report.py FILE.gguf")
     print(json.dumps(flaws_and_skills(Path(sys.argv[1])), indent=1))

@@ -83,8 +83,8 @@ def losses(network: Network, batch: Batch) -> Tensor:
 def texts_of_other_worlds() -> Iterator[str]:
     """Yield texts for the tokenizer.
 
-    Their names are others, so the tokens are syllables: names that were never seen are made of the same pieces as those
-    that were, and can be copied as well.
+    Most of their names are others, so the tokens are syllables and no names: those that were never seen are made of the
+    same pieces as those that were, and can be copied as well.
     """
     for seed in range(1, 9):
         for lesson in islice(School(World(seed)).lessons(), 2_500):
@@ -140,8 +140,9 @@ def main() -> None:
     for kind in ("f32", "f16"):
         write_gguf(options.out / f"fallible-{options.size}-{kind}.gguf", network, tokenizer, kind)
     weights = options.out / f"fallible-{options.size}-f16.gguf"
+    how = f"--size {options.size} --steps {options.steps} --seed {options.seed}"
     report = {
-        "command": f"python examples/fallible_model/train.py --size {options.size} --steps {options.steps}",
+        "command": f"python examples/fallible_model/train.py {how}",
         "seed": options.seed,
         "parameters": parameters,
         "tokens": seen,
