@@ -321,6 +321,7 @@ async def _in_thread(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
                 while not step.done():  # a generator that is running cannot be closed, however often it is cancelled
                     with suppress(asyncio.CancelledError):
                         await asyncio.wait([step])
+                step.exception()  # what it raised meanwhile is of no interest, and asyncio would report it as unheard
                 raise
             if piece is None:
                 return

@@ -671,6 +671,23 @@ async def test_a_cancelled_call_stops_within_a_step() -> None:
     assert (await model.ainvoke("hi", max_tokens=2)).text == "xx"
 
 
+async def test_what_fails_after_a_call_was_cancelled_is_not_reported_as_unheard(monkeypatch) -> None:
+    backend = speaking("x" * 900, seconds_a_token=0.05)
+    forward, unheard = backend.forward, []
+    monkeypatch.setattr(backend, "forward", lambda branches: (forward(branches), 1 / 0))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    call = asyncio.create_task(ChatLlama(backend=backend, max_tokens=900).ainvoke("hi"))
+    await asyncio.sleep(0.02)
+
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    del call
+    gc.collect()
+    await asyncio.sleep(0)
+    assert unheard == []
+
+
 async def test_a_call_that_is_cancelled_again_and_again_releases_its_branch() -> None:
     backend = speaking("x" * 900, seconds_a_token=0.1)
     model = ChatLlama(backend=backend)

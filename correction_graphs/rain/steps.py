@@ -134,4 +134,5 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
+        task.exception()  # what it raised meanwhile is of no interest, and asyncio would report it as unheard
         raise
