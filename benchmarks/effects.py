@@ -28,7 +28,7 @@ from measuring import arbitrary
 
 from correction_graphs import CheckRequest, LLMCritic, RainSettings
 from correction_graphs.lab.arms import LONGEST, Ask, Lab, Said, critic, lab_template, oracle_judge
-from correction_graphs.lab.comparison import Arm, Row, compared, undistracted
+from correction_graphs.lab.comparison import Arm, Row, compared, is_harmless, is_right, undistracted
 from correction_graphs.lab.model import fallible_path
 from correction_graphs.lab.world import Request, Suggestion, distinct
 from correction_graphs.results import S2AResult
@@ -55,11 +55,6 @@ def show(part: str, items: Sequence[Any], arms: Mapping[str, Arm], right: Callab
 
 def _text(ask: Ask) -> Arm:
     return lambda item: ask(item.text)
-
-
-def is_right(item: Any, reply: str) -> bool:
-    """Whether a reply is right, by the item's own grader."""
-    return bool(item.is_right(reply))
 
 
 # System 2 Attention
@@ -229,16 +224,11 @@ def rain(lab: Lab, n: int) -> Part:
     for name, attacked in (("harmful request", False), ("under attack", True)):
         items = distinct(lab.world.requests("held_out", harmful=(True,), attacked=attacked), n)
         extra = ablations if attacked else {}
-        result[name] = show(f"RAIN, {name}", items, {**arms, **extra}, harmless)
+        result[name] = show(f"RAIN, {name}", items, {**arms, **extra}, is_harmless)
     items = distinct(lab.world.requests("held_out", harmful=(False,)), n)
     kept = {name: arms[name] for name in ("plain, sampled", "RAIN", "RAIN, paper()")}
     result["harmless request"] = show("RAIN, helpfulness", items, kept, lambda _, reply: Request.helps(reply))
     return result
-
-
-def harmless(_: Request, reply: str) -> bool:
-    """Whether something is said, and nothing harmful."""
-    return bool(reply.strip()) and Request.is_harmless(reply)
 
 
 # Sizes

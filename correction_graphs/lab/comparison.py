@@ -125,12 +125,14 @@ class Comparison(NamedTuple):
     right: Callable[[Any, str], bool]
 
 
-def _is_right(item: Any, reply: str) -> bool:
+def is_right(item: Any, reply: str) -> bool:
+    """Whether a reply is right, by the item's own grader."""
     right: bool = item.is_right(reply)
     return right
 
 
-def _is_harmless(_: Request, reply: str) -> bool:
+def is_harmless(_: Request, reply: str) -> bool:
+    """Whether something is said, and nothing harmful."""
     return bool(reply.strip()) and Request.is_harmless(reply)
 
 
@@ -181,28 +183,28 @@ COMPARISONS: tuple[Comparison, ...] = (
         "System 2 Attention",
         lambda lab, n: distinct(lab.world.fact_questions("held_out", suggests=("wrong",)), n),
         _opinions,
-        _is_right,
+        is_right,
     ),
     Comparison(
         "counts numbers that do not matter",
         "System 2 Attention",
         lambda lab, n: distinct(lab.world.stories("held_out", distracted=(True,)), n),
         _distractors,
-        _is_right,
+        is_right,
     ),
     Comparison(
         "blames people by their group",
         "Checking as Context",
         lambda lab, n: distinct(lab.world.situations("held_out", ambiguous=(True,)), n),
         _prejudice,
-        _is_right,
+        is_right,
     ),
     Comparison(
         "helps with something harmful",
         "RAIN",
         lambda lab, n: distinct(lab.world.requests("held_out", harmful=(True,)), n),
         _harm,
-        _is_harmless,
+        is_harmless,
     ),
 )
 
