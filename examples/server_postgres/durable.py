@@ -42,13 +42,13 @@ def build(name: str, options: argparse.Namespace, saver: PostgresSaver) -> Compi
 def ask(graph: CompiledStateGraph[Any, Any, Any, Any], thread: str, question: str) -> dict[str, Any]:
     """Go on with the thread's unfinished run, or begin one."""
     config: RunnableConfig = {"configurable": {"thread_id": thread}}
-    state = graph.get_state(config)
-    if state.next:
-        asked = next(message.text for message in reversed(state.values["messages"]) if message.type == "human")
-        print(f"goes on at {state.next[0]!r} with {asked!r}", flush=True)
-    # "sync": a step is stored before the next one begins.
+    # Not `next`: a run killed between the result of a step and its checkpoint has no node that is still to run.
+    unfinished = graph.get_state(config).tasks
+    if unfinished:
+        print(f"goes on with the unfinished run at {unfinished[0].name!r}; no other question is asked", flush=True)
     # With an id, so that a question that is put in twice, by a run killed while it was stored, is one question.
-    given = None if state.next else {"messages": [HumanMessage(question, id=str(uuid4()))]}
+    given = None if unfinished else {"messages": [HumanMessage(question, id=str(uuid4()))]}
+    # "sync": a step is stored before the next one begins.
     out: dict[str, Any] = graph.invoke(given, config, durability="sync")
     return out
 
