@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_has_a_next_turn(postgres, smoll
     assert turn.endswith(", 4 messages in the thread\n")
 
 
-class Dies(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -140,7 +140,7 @@ class DyingSaver(InMemorySaver):
     def put(self, config, checkpoint, metadata, new_versions):
         if metadata["step"] == self.step:
             self.step = None
-            raise Dies
+            raise KilledError
         return super().put(config, checkpoint, metadata, new_versions)
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_dies_before_a_checkpoint_goes_on_and_asks_no_second_question
     durable = example()
     saver = DyingSaver(step)
     graph = create_cac_graph(ScriptedChatModel(["Sydney.", "Canberra."]), checker=knows, checkpointer=saver)
-    with pytest.raises(Dies):
+    with pytest.raises(KilledError):
         durable.ask(graph, "t", QUESTION)
     out = durable.ask(graph, "t", QUESTION)
     assert saver.step is None
