@@ -6,11 +6,9 @@ answering and streaming, sync and async, with what LangChain expects of a chat m
 
 from __future__ import annotations
 
-import asyncio
 import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -23,6 +21,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from correction_graphs.backends.base import RewindableBackend
 from correction_graphs.errors import ConversationError, CorrectionError, SettingsError
+from correction_graphs.threads import in_thread
 
 _NOT_OURS = {"model", "stream"}  # what callers pass to any chat model, and which has no bearing here
 
@@ -209,7 +208,7 @@ class LocalChatModel(BaseChatModel):
 
     def awrite(self, messages: Sequence[BaseMessage], stop: Sequence[str]) -> AsyncIterator[Piece]:
         """Write the answer as `write` does, by default in worker threads."""
-        return _in_thread(self.write(messages, stop))
+        return _in_threads(self.write(messages, stop))
 
     def _changed(self, kwargs: dict[str, Any]) -> Self:
         unknown = kwargs.keys() - self.per_call - _NOT_OURS
@@ -310,21 +309,10 @@ def _as_result(pieces: list[Piece]) -> ChatResult:
     return ChatResult(generations=[ChatGeneration(message=message)])
 
 
-async def _in_thread(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
+async def _in_threads(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
     """Run a blocking iterator step by step in worker threads; cancelling stops it after the step under way."""
     try:
-        while True:
-            step = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
-            try:
-                piece = await asyncio.shield(step)
-            except asyncio.CancelledError:
-                while not step.done():  # a generator that is running cannot be closed, however often it is cancelled
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([step])
-                step.exception()  # what it raised meanwhile is of no interest, and asyncio would report it as unheard
-                raise
-            if piece is None:
-                return
+        while (piece := await in_thread(lambda: next(pieces, None))) is not None:
             yield piece
     finally:
         pieces.close()  # type: ignore[attr-defined]  # a generator

@@ -73,6 +73,7 @@ RULES: Mapping[str, Rule] = {
     "errors": rule(for_types="results"),
     "results": rule(in_functions="trace rain.picture"),
     "html_page": rule(),
+    "threads": rule(),
     "trace": rule("html_page", for_types="results"),  # a result as a page to read
     "budget": rule("errors results"),
     # The words sent to models.
@@ -106,7 +107,9 @@ RULES: Mapping[str, Rule] = {
         "backends.token_texts",
         in_functions="backends.llama_cpp backends.jinja_templates",
     ),
-    "local_chat": rule("errors results messages langchain_core backends.base", in_functions="backends.llama_cpp"),
+    "local_chat": rule(
+        "errors results messages langchain_core backends.base threads", in_functions="backends.llama_cpp"
+    ),
     "chat_llama": rule("errors langchain_core local_chat backends.base backends.sampling"),
     # Model spec strings become chat models; what a spec does not name is not loaded.
     "models": rule(
@@ -135,7 +138,7 @@ RULES: Mapping[str, Rule] = {
     "rain": rule(),
     "rain.settings": rule("errors results"),
     "rain.tree": rule("errors rain.settings"),
-    "rain.steps": rule("errors backends.base"),
+    "rain.steps": rule("errors backends.base threads"),
     "rain.randomness": rule(),
     "rain.proposals": rule("backends.base rain.settings"),
     "rain.labels": rule("errors backends.base"),

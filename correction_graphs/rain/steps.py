@@ -7,12 +7,11 @@ generator; a generator that is closed early gives up what it holds.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from correction_graphs.backends.base import Branch, RewindableBackend
+from correction_graphs.threads import in_thread
 
 T = TypeVar("T")
 
@@ -121,18 +120,5 @@ class _Run(Generic[T]):
 async def _aperform(request: Request, backend: RewindableBackend) -> Any:
     if isinstance(request, Forward):
         branches = request.branches
-        return await _in_thread(lambda: backend.forward(branches))
+        return await in_thread(lambda: backend.forward(branches))
     return await request.ainvoke()
-
-
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    """Run in a worker thread; one that is cancelled is waited for, since nothing may be released under its hands."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        task.exception()  # what it raised meanwhile is of no interest, and asyncio would report it as unheard
-        raise
