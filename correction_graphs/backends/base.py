@@ -12,7 +12,7 @@ inference engine offers.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -175,7 +175,7 @@ class SequenceMemory(Protocol):
 
 
 class Cache(Protocol):
-    """Keeps track of what a `SequenceMemory` holds, and computes what is missing."""
+    """Keeps track of what a `SequenceMemory` holds, and plans how to compute what is missing."""
 
     @property
     def cells_in_use(self) -> int:
@@ -186,9 +186,16 @@ class Cache(Protocol):
         """How many of the branch's first tokens are held."""
         ...
 
-    def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> None:
-        """Set `logits` on each of `branches`, no two of which are alike; better not drop what the `live` ones hold."""
+    def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> Batches:
+        """Set `logits` on each of `branches`, no two of which are alike; better not drop what the `live` ones hold.
+
+        Yields what the memory is to compute, a batch at a time, and is sent the rows. While it waits for them, `known`
+        may be called, and branches other than `branches` may change.
+        """
         ...
+
+
+Batches = Generator[Sequence[Run], list[Logits], None]
 
 
 class TextStream:

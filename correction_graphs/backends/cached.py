@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from correction_graphs.backends.base import Branch, Cache, Logits, SequenceMemory
+from correction_graphs.backends.base import Batches, Branch, Cache, Logits, Run, SequenceMemory
 from correction_graphs.backends.prefix_tree import PrefixTree
 from correction_graphs.backends.snapshots import SnapshotCache
 from correction_graphs.errors import BackendError, ContextLengthError, SettingsError
@@ -19,7 +19,8 @@ from correction_graphs.errors import BackendError, ContextLengthError, SettingsE
 class CachedBackend:
     """Branches on a `SequenceMemory`: everything of a `RewindableBackend` but the tokenizer.
 
-    All methods may be called from any thread; computations run one after another.
+    All methods may be called from any thread. Computations run one after another; nothing else waits for them, so that
+    an event loop may open, change and release branches while another thread computes.
 
     Args:
         memory: The engine.
@@ -33,12 +34,14 @@ class CachedBackend:
         self._memory = memory
         self._n_vocab = n_vocab
         self._n_ctx = n_ctx
-        self._lock = threading.RLock()
+        self._turn = threading.RLock()  # to compute; taken before the other
+        self._lock = threading.RLock()  # of the bookkeeping; never held while the engine computes
         # Weak: a branch that nobody has any more, such as one lost to Ctrl-C between two lines, is given up by itself.
         self._live: WeakValueDictionary[int, Branch] = WeakValueDictionary()
         self._with_logits: WeakValueDictionary[int, Branch] = WeakValueDictionary()
         self._kept_logits = kept_logits
         self._cache: Cache | None = None
+        self._in_use: Cache | None = None  # what is in the cache while it is computed, for those who only ask
         self._closed = False
 
     @property
@@ -70,7 +73,8 @@ class CachedBackend:
     def cells_in_use(self) -> int:
         """Tokens held in the key/value memory now, those of released branches included."""
         with self._lock:
-            return self._cache.cells_in_use if self._cache else 0
+            cache = self._cache or self._in_use
+            return cache.cells_in_use if cache else 0
 
     @property
     def live_branches(self) -> int:
@@ -91,7 +95,8 @@ class CachedBackend:
         """Return a second branch with the same tokens; what is computed is shared."""
         with self._lock:
             self._must_be_live(branch)
-            twin = Branch(list(branch.tokens), place=branch.place, cached=branch.cached, logits=branch.logits)
+            twin = _copy(branch)
+            twin.logits = branch.logits
             if twin.logits is not None:
                 self._remember_logits(twin)
             return self._admit(twin)
@@ -142,7 +147,8 @@ class CachedBackend:
             self._must_be_live(branch)
             if branch.logits is not None:
                 return len(branch)
-            known = self._cache.known(branch) if self._cache else 0
+            cache = self._cache or self._in_use
+            known = cache.known(branch) if cache else 0
             return min(known, max(0, len(branch) - 1))  # without its logits, the last token is computed again
 
     def forward(self, branches: Sequence[Branch]) -> Logits:
@@ -159,26 +165,30 @@ class CachedBackend:
             BackendError: If a branch was released, the backend is closed, or the engine failed. After a failure, or an
                 interruption such as Ctrl-C, branches stay usable: what they need is computed again.
         """
-        with self._lock:
-            self._must_be_open()
-            for branch in branches:
-                self._must_be_live(branch)
-                if not branch.tokens:
-                    raise SettingsError("an empty branch has no logits; give it at least one token")
+        with self._turn:
             waiting: dict[tuple[int, ...], list[Branch]] = {}
-            for branch in dict.fromkeys(branches):
-                if branch.logits is None:
-                    waiting.setdefault(tuple(branch.tokens), []).append(branch)
-            if waiting:
-                self._compute([alike[0] for alike in waiting.values()])
-            for alike in waiting.values():
-                for branch in alike:
-                    branch.logits = alike[0].logits
-            rows = np.stack([self._logits_of(branch) for branch in branches]) if branches else self._no_rows()
-            for alike in waiting.values():
-                for branch in alike:
-                    self._remember_logits(branch)
-            return rows
+            rows: dict[Branch, Logits] = {}
+            with self._lock:
+                self._must_be_open()
+                for branch in dict.fromkeys(branches):
+                    self._must_be_live(branch)
+                    if not branch.tokens:
+                        raise SettingsError("an empty branch has no logits; give it at least one token")
+                    if branch.logits is None:
+                        waiting.setdefault(tuple(branch.tokens), []).append(branch)
+                    else:
+                        rows[branch] = branch.logits
+                self._cache = cache = self._cache or self._fresh_cache()
+                # What is computed are branches of our own, since others may change theirs meanwhile.
+                own = [_copy(alike[0]) for alike in waiting.values()]
+            if own:
+                self._compute(cache, own)
+            with self._lock:
+                for computed, alike in zip(own, waiting.values(), strict=True):
+                    for branch in alike:
+                        rows[branch] = self._logits_of(computed)
+                        self._note(branch, computed)
+        return np.stack([rows[branch] for branch in branches]) if branches else self._no_rows()
 
     def forget(self) -> None:
         """Drop all that is cached; branches stay usable, and what they need is computed again.
@@ -186,14 +196,14 @@ class CachedBackend:
         What is in the cache decides how a text is cut into batches, and so how sums are rounded. Where equal questions
         are to get equal answers to the last bit, whatever was asked before, call this in between.
         """
-        with self._lock:
+        with self._turn, self._lock:
             self._cache = None
             for branch in list(self._with_logits.values()):
                 self._forget_logits(branch)
 
     def close(self) -> None:
         """Free the engine; calling it again does nothing."""
-        with self._lock:
+        with self._turn, self._lock:
             if not self._closed:
                 self._closed = True
                 self._cache = None
@@ -212,19 +222,22 @@ class CachedBackend:
     def _free(self) -> None:
         """Free what the engine holds; for subclasses."""
 
-    def _compute(self, branches: Sequence[Branch]) -> None:
-        """Set `logits` on branches no two of which are alike."""
-        cache = self._cache or self._fresh_cache()
-        # An exception or Ctrl-C between here and the last line leaves no cache behind, so a half-finished step is never
-        # built on: the next call starts empty and recomputes from the branches' tokens.
-        self._cache = None
+    def _compute(self, cache: Cache, branches: Sequence[Branch]) -> None:
+        """Set `logits` on branches no two of which are alike, and which nobody else has."""
+        # An exception or Ctrl-C from here on leaves no cache behind, so a half-finished step is never built on: the
+        # next call starts empty and recomputes from the branches' tokens.
+        self._in_use, self._cache = cache, None
         try:
-            cache.forward(branches, list(self._live.values()))
-        except BaseException:
-            for branch in branches:
-                branch.logits = None  # some had theirs already, but nobody would remember to forget them
-            raise
-        self._cache = cache
+            with self._lock:
+                batches = cache.forward(branches, list(self._live.values()))
+                runs = next(batches, None)
+            while runs is not None:
+                rows = self._memory.compute(runs)
+                with self._lock:
+                    runs = _continued(batches, rows)
+            self._cache = cache
+        finally:
+            self._in_use = None
 
     def _fresh_cache(self) -> Cache:
         self._memory.clear()
@@ -258,6 +271,12 @@ class CachedBackend:
                 f"{branch!r} is not a live branch of this backend; it was released, or is another backend's"
             )
 
+    def _note(self, branch: Branch, computed: Branch) -> None:
+        """Take over what was found for a branch, unless it was given up or changed meanwhile."""
+        if id(branch) in self._live and branch.tokens == computed.tokens:
+            branch.place, branch.cached, branch.logits = computed.place, computed.cached, computed.logits
+            self._remember_logits(branch)
+
     def _remember_logits(self, branch: Branch) -> None:
         self._with_logits.pop(id(branch), None)
         self._with_logits[id(branch)] = branch
@@ -276,3 +295,15 @@ class CachedBackend:
 
     def _no_rows(self) -> Logits:
         return np.empty((0, self._n_vocab), dtype=np.float32)
+
+
+def _copy(branch: Branch) -> Branch:
+    return Branch(list(branch.tokens), place=branch.place, cached=branch.cached)
+
+
+def _continued(batches: Batches, rows: list[Logits]) -> Sequence[Run] | None:
+    """Return the next batch, or None after the last."""
+    try:
+        return batches.send(rows)
+    except StopIteration:
+        return None

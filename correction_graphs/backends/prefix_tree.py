@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from correction_graphs.backends.base import Branch, Run, SequenceMemory
+from correction_graphs.backends.base import Batches, Branch, Run, SequenceMemory
 from correction_graphs.errors import BackendError
 
 
@@ -79,7 +79,7 @@ class PrefixTree:
         """Tokens the engine holds."""
         return self._cells
 
-    def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> None:
+    def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> Batches:
         """Set `logits` on each branch: one batch, or several when not all fit into the memory together."""
         self.clock += 1
         waiting = list(branches)
@@ -93,7 +93,7 @@ class PrefixTree:
                     f"{self.memory.n_cells} cells and {self.memory.n_sequences} sequences; "
                     "load the model with a larger `n_ctx`"
                 )
-            step.run()
+            yield from step.run()
 
     # Places
 
@@ -293,8 +293,8 @@ class _Step:
         self.branches.append(branch)
         return True
 
-    def run(self) -> None:
-        """Compute, and hand each branch its logits."""
+    def run(self) -> Batches:
+        """Have it computed, and hand each branch its logits."""
         tree = self._tree
         ends: dict[tuple[Node, int], Branch] = {}
         for branch in self.branches:
@@ -322,7 +322,7 @@ class _Step:
                 scratch.append(tree.scratch_copy(node, length - 1))
                 runs.append(Run(branch.tokens[-1:], length - 1, (scratch[-1],), (0,)))
                 receivers.append(branch)
-        rows = tree.memory.compute(runs)
+        rows = yield runs
         for node in planned:
             node.computed = node.end
         for sequence in scratch:

@@ -8,9 +8,9 @@ goes on from the longest kept state that is a beginning of its text; the least r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
-from correction_graphs.backends.base import Branch, Logits, Run, SequenceMemory
+from correction_graphs.backends.base import Batches, Branch, Logits, Run, SequenceMemory
 from correction_graphs.errors import BackendError
 
 
@@ -50,15 +50,17 @@ class SnapshotCache:
         base = self._longest_beginning(branch.tokens)
         return len(base.tokens) if base else 0
 
-    def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> None:
+    def forward(self, branches: Sequence[Branch], live: Iterable[Branch]) -> Batches:
         """Set `logits` on each branch: one batch, or several when there are not sequences enough for all."""
         self._clock += 1
         waiting = {tuple(branch.tokens): branch for branch in branches}
         while waiting:
-            for state in self._step([list(text) for text in waiting], live):
+            for state in (yield from self._step([list(text) for text in waiting], live)):
                 waiting.pop(tuple(state.tokens)).logits = state.logits
 
-    def _step(self, texts: list[list[int]], live: Iterable[Branch]) -> list[_State]:
+    def _step(
+        self, texts: list[list[int]], live: Iterable[Branch]
+    ) -> Generator[Sequence[Run], list[Logits], list[_State]]:
         """Read the first texts, as many as there is room for, in one batch; return the states that have read them."""
         bases: list[_State] = []  # what this step starts from stays until it is computed
         done: list[_State] = []
@@ -84,7 +86,8 @@ class SnapshotCache:
             runs = [
                 Run(text[length:], length, (sequence,), (len(text) - length - 1,)) for sequence, text, length in plans
             ]
-            for (sequence, text, length), row in zip(plans, self._memory.compute(runs), strict=True):
+            rows = yield runs
+            for (sequence, text, length), row in zip(plans, rows, strict=True):
                 done.append(_State(sequence, text, row, keep=len(text) - length > 1, used=self._clock))
             self._states += done[-len(plans) :]
         elif not done:

@@ -28,6 +28,9 @@ DISTINCT = 3  # so few different tokens that branches meet often
 short_texts = st.lists(st.integers(0, DISTINCT - 1), min_size=1, max_size=4)
 texts = st.lists(st.integers(0, DISTINCT - 1), max_size=12)
 which = st.integers(0, 63)  # a branch, counted modulo how many there are
+changes = st.tuples(
+    st.sampled_from(["open", "ask", "rewind", "extend", "release", "fork"]), which, st.integers(0, 12), short_texts
+)
 
 
 @dataclass
@@ -208,6 +211,35 @@ class BranchMachine(RuleBasedStateMachine):
         finally:
             del memory.compute
 
+    @rule(chosen=st.lists(which, min_size=1, max_size=4), changes=st.lists(changes, min_size=1, max_size=4))
+    def change_meanwhile(self, chosen: list[int], changes: list[tuple[str, int, int, list[int]]]) -> None:
+        """While the engine computes, others go on with their branches, and with those that are computed."""
+        memory = self.backend._memory
+        real, left = memory.compute, list(changes)
+
+        def compute(runs):
+            while left:
+                what, i, keep, tokens = left.pop(0)
+                if what == "open":
+                    self.open_branch(self.spelled(tokens))
+                elif what == "ask" and (branch := self.branch(i)) is not None:
+                    assert 0 <= self.backend.cached_tokens(branch) <= len(branch)
+                elif what == "rewind":
+                    self.rewind(i, keep)
+                elif what == "extend":
+                    self.extend(i, tokens)
+                elif what == "release":
+                    self.release(i)
+                elif what == "fork":
+                    self.fork(i)
+            return real(runs)
+
+        memory.compute = compute
+        try:
+            self.forward([self.branch(i) for i in chosen])
+        finally:
+            del memory.compute
+
     # What must hold
 
     @invariant()
@@ -237,6 +269,7 @@ class BranchMachine(RuleBasedStateMachine):
                 self.backend.forward(chosen)
             return
         before = self.backend.forwarded_tokens
+        asked = {branch: list(self.texts[branch]) for branch in chosen}
         waiting: dict[tuple[int, ...], list[Branch]] = {}
         for branch in dict.fromkeys(chosen):
             if branch not in self.answered:
@@ -246,14 +279,15 @@ class BranchMachine(RuleBasedStateMachine):
         assert rows.shape == (len(chosen), self.backend.n_vocab)
         assert rows.dtype == np.float32
         for branch, row in zip(chosen, rows, strict=True):
-            assert self.subject.agrees(row, self.texts[branch])
+            assert self.subject.agrees(row, asked[branch])
         if self.subject.roomy and self.backend.can_rewind:
             assert cost == self.least_cost(set(waiting))
         else:
             assert cost <= sum(map(len, waiting))
         for alike in waiting.values():
             for branch in alike:
-                self.remember(branch)
+                if self.texts.get(branch) == asked[branch]:  # else it was changed while it was computed
+                    self.remember(branch)
 
     def least_cost(self, distinct: set[tuple[int, ...]]) -> int:
         """Tokens nobody has computed before, and the last one again of a text whose logits were not kept."""

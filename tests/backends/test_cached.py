@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -61,6 +63,36 @@ def test_what_was_forgotten_is_computed_again() -> None:
     assert (backend.cells_in_use, backend.cached_tokens(branch)) == (0, 0)
     assert cost(backend, [branch]) == 3
     assert np.array_equal(backend.forward([branch]), before)
+
+
+def test_only_computing_waits_for_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = ToyBackend()
+    computing, go_on = threading.Event(), threading.Event()
+    compute = backend.memory.compute
+
+    def waits(runs: Any) -> Any:
+        computing.set()
+        assert go_on.wait(30)
+        return compute(runs)
+
+    monkeypatch.setattr(backend.memory, "compute", waits)
+    branch, other = backend.open([1, 2, 3]), backend.open([1, 2, 4])
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(backend.forward, [branch, other])
+        assert computing.wait(30)
+        twin = backend.fork(branch)
+        backend.rewind(branch, 1)
+        backend.extend(branch, [5])
+        backend.release(other)
+        assert backend.cached_tokens(backend.open([1, 2, 3, 4])) == 3, "it is there once the other is done"
+        assert not answer.done()
+        go_on.set()
+        rows = answer.result(30)
+    assert np.array_equal(rows, [backend.memory.logits(text) for text in ([1, 2, 3], [1, 2, 4])])
+    monkeypatch.undo()
+    for changed in (branch, twin):
+        assert np.array_equal(backend.forward([changed])[0], backend.memory.logits(changed.tokens))
+    assert other.released
 
 
 def test_twins_cost_what_one_costs() -> None:

@@ -188,6 +188,18 @@ class FailureIsBuiltOn(ToyBackend):
             self._cache = self._cache or cache
 
 
+class NotesWhatWasChanged(ToyBackend):
+    def _note(self, branch: Branch, computed: Branch) -> None:
+        branch.logits = computed.logits
+        self._remember_logits(branch)
+
+
+class FindsWhereItWasNot(ToyBackend):
+    def _note(self, branch: Branch, computed: Branch) -> None:
+        super()._note(branch, computed)
+        branch.place, branch.cached = computed.place, computed.cached
+
+
 class ForgetsEverything(ToyBackend):
     def forward(self, branches: Any) -> Any:
         self._cache = None
@@ -260,6 +272,9 @@ STATES = {"rewinds": False, "n_ctx": 14, "n_sequences": 3, "n_cells": 30}
         (ReleaseLeaks, ROOMY),
         (FailureIsBuiltOn, ROOMY),
         (FailureIsBuiltOn, STATES),
+        (NotesWhatWasChanged, ROOMY),
+        (NotesWhatWasChanged, STATES),
+        (FindsWhereItWasNot, ROOMY),
         (ForgetsEverything, ROOMY),
         (NeverForks, ROOMY),
         (with_memory(copy=copies_one_short), ROOMY),
