@@ -39,13 +39,14 @@ from correction_graphs import ChatLlama
 from correction_graphs.backends.base import detokenize
 from correction_graphs.backends.llama_cpp import LlamaCppBackend
 from correction_graphs.backends.sampling import choose
+from correction_graphs.generators import follow
 from correction_graphs.models import smollm2_path
 from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.judge import Candidate, SelfEvaluation, ValueFunction
 from correction_graphs.rain.search import Search
 from correction_graphs.rain.settings import RainSettings
 from correction_graphs.rain.similarity import Similarity, as_similarity
-from correction_graphs.rain.steps import Call, Request, Steps, drive, follow
+from correction_graphs.rain.steps import Call, Request, Steps, drive
 from correction_graphs.rain.tree import Node
 from correction_graphs.rain.values import as_value_function
 

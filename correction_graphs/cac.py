@@ -44,7 +44,7 @@ from correction_graphs.checkers.verdict_model import Style
 from correction_graphs.errors import CheckerError, GenerationError, SettingsError, StrategyError
 from correction_graphs.messages import check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
-from correction_graphs.nodes import Quietly, emit, expect, let_pass, words
+from correction_graphs.nodes import Quietly, UnlessEnded, emit, expect, let_pass, words
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import CacResult, Verdict
 from correction_graphs.strategies import RevisionRequest
@@ -227,9 +227,9 @@ def build_cac_graph(
     graph.add_node("check", _Check(judge if cache is None else cached_verdicts(judge, cache), loop))
     graph.add_node("recontextualize", _Recontextualize(loop))
     graph.add_edge(START, "generate")
-    graph.add_conditional_edges("generate", _UnlessEnded("check"), ["check", END])
-    graph.add_conditional_edges("check", _UnlessEnded("recontextualize"), ["recontextualize", END])
-    graph.add_conditional_edges("recontextualize", _UnlessEnded("generate"), ["generate", END])
+    graph.add_conditional_edges("generate", UnlessEnded("cac_progress", "check"), ["check", END])
+    graph.add_conditional_edges("check", UnlessEnded("cac_progress", "recontextualize"), ["recontextualize", END])
+    graph.add_conditional_edges("recontextualize", UnlessEnded("cac_progress", "generate"), ["generate", END])
     return graph
 
 
@@ -438,20 +438,3 @@ class _Recontextualize(_Node):
 
 
 _EMPTY = Verdict(passed=False, critique="The answer was empty.")
-
-
-class _UnlessEnded(Runnable[Any, str]):
-    """Edge to a node, or to the end of the run.
-
-    A plain function would do, but LangGraph would send it to a thread in each asynchronous run.
-    """
-
-    def __init__(self, then: str) -> None:
-        self.name = f"unless_ended_{then}"
-        self._then = then
-
-    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002, ARG002
-        return END if input["cac_progress"].ended else self._then
-
-    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
-        return self.invoke(input, config)

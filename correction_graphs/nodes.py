@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END
 
 from correction_graphs.errors import SettingsError
 from correction_graphs.streaming import ANSWER_TAG
@@ -46,6 +47,26 @@ class Aloud(Quietly):
 
     __slots__ = ()
     tag: ClassVar[str] = ANSWER_TAG
+
+
+class UnlessEnded(Runnable[Any, str]):
+    """Edge to a node, or to the end of the run once a method's progress has ended.
+
+    A plain function would do, but LangGraph would send it to a thread in each asynchronous run.
+    """
+
+    def __init__(self, progress: str, then: str) -> None:
+        self.name = f"unless_ended_{then}"
+        self._progress = progress
+        self._then = then
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002, ARG002
+        """Return where to go."""
+        return END if input[self._progress].ended else self._then
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
+        """Return where to go."""
+        return self.invoke(input, config)
 
 
 def with_handler(callbacks: Callbacks, handler: BaseCallbackHandler) -> Callbacks:

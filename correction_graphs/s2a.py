@@ -41,7 +41,7 @@ from correction_graphs.filtering.rewriting import (
 )
 from correction_graphs.messages import answer_of, check_conversation
 from correction_graphs.models import AnswerModel, ModelLike
-from correction_graphs.nodes import Aloud, Quietly, emit, let_pass, words
+from correction_graphs.nodes import Aloud, Quietly, UnlessEnded, emit, let_pass, words
 from correction_graphs.prompts import Template
 from correction_graphs.results import S2AResult
 from correction_graphs.s2a_rules import Memory, OnFilterFailure, Plan, Progress, Rules
@@ -205,7 +205,7 @@ def build_s2a_graph(
     graph.add_node("filter", _Filter(filterer if cache is None else CachedAnswers(filterer, cache), rules, answer))
     graph.add_node("answer", answer)
     graph.add_edge(START, "filter")
-    graph.add_conditional_edges("filter", _UnlessAnswered(), ["answer", END])
+    graph.add_conditional_edges("filter", UnlessEnded("s2a_progress", "answer"), ["answer", END])
     graph.add_edge("answer", END)
     return graph
 
@@ -376,15 +376,3 @@ class _Answer(_Node):
             f"the model failed: {words(error)}. What it was to answer is in `.result`",
             result=result,
         ) from error
-
-
-class _UnlessAnswered(Runnable[Any, str]):
-    """Edge to `answer`, unless it is out; no plain function, which LangGraph would send to a thread when awaited."""
-
-    name = "unless_answered"
-
-    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002, ARG002
-        return END if input["s2a_progress"].ended else "answer"
-
-    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
-        return self.invoke(input, config)

@@ -33,6 +33,7 @@ from correction_graphs.filtering.rewriting import (
     Source,
     answer_messages,
 )
+from correction_graphs.generators import afollow, follow
 from correction_graphs.messages import text_of
 from correction_graphs.nodes import Quietly, emit, expect, let_pass, words
 from correction_graphs.prompts import Template, load_template
@@ -335,37 +336,25 @@ class _FilterEach(Runnable[Source, FilteredText]):
 
     def invoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
         """Return what becomes of a text."""
-        steps = self._filtering.filter(input)
-        asking = next(steps)
-        while True:
-            reply = self._model.invoke(asking.messages, config)
-            try:
-                asking = _again(input, steps.send(reply))
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
+        return follow(self._filtering.filter(input), lambda asking: self._model.invoke(_told(input, asking), config))
 
     async def ainvoke(self, input: Source, config: RunnableConfig | None = None, **_: Any) -> FilteredText:  # noqa: A002
         """Return what becomes of a text."""
         steps = self._filtering.filter(input)
-        asking = next(steps)
-        while True:
-            reply = await self._model.ainvoke(asking.messages, config)
-            try:
-                asking = _again(input, steps.send(reply))
-            except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
+        return await afollow(steps, lambda asking: self._model.ainvoke(_told(input, asking), config))
 
 
-def _again(source: Source, asking: Asking) -> Asking:
-    """Tell of a reply that was rejected."""
-    emit(
-        "s2a.rejected",
-        source=source.kind,
-        index=source.place,
-        attempt=asking.rejected[0].attempt,
-        violations=[violation.model_dump(mode="json") for violation in asking.rejected],
-    )
-    return asking
+def _told(source: Source, asking: Asking) -> list[AnyMessage]:
+    """Return what the filter is asked, and tell of the reply that was rejected before."""
+    if asking.rejected:
+        emit(
+            "s2a.rejected",
+            source=source.kind,
+            index=source.place,
+            attempt=asking.rejected[0].attempt,
+            violations=[violation.model_dump(mode="json") for violation in asking.rejected],
+        )
+    return asking.messages
 
 
 def _require_plain(name: str, function: Callable[..., Any], what: str) -> None:

@@ -49,7 +49,7 @@ class BoundStrategy:
         if isinstance(self.given, Runnable):
             return read_context(self.given.invoke(request, config))
         context = self.given(request)
-        return read_context(run_awaitable(context) if inspect.isawaitable(context) else context)  # type: ignore[arg-type]
+        return read_context(run_awaitable(context) if inspect.isawaitable(context) else context)
 
     async def ainvoke(self, request: RevisionRequest, config: RunnableConfig | None = None) -> tuple[AnyMessage, ...]:
         """Return what the next answer is written from; a sync function runs in a worker thread. Raises as `invoke`."""

@@ -74,6 +74,7 @@ RULES: Mapping[str, Rule] = {
     "results": rule(in_functions="trace rain.picture"),
     "html_page": rule(),
     "threads": rule(),
+    "generators": rule(),
     "trace": rule("html_page", for_types="results"),  # a result as a page to read
     "budget": rule("errors results"),
     # The words sent to models.
@@ -128,7 +129,7 @@ RULES: Mapping[str, Rule] = {
     "nodes": rule("errors streaming usage langchain_core langgraph"),  # what the nodes of the graphs share
     "cac_rules": rule(f"{WORDS} nodes usage strategy_adapters langgraph"),
     "cac": rule(f"{METHOD} cac_rules nodes langgraph"),
-    "s2a_rules": rule(f"{WORDS} nodes usage checkers.adapters filtering.* langgraph"),
+    "s2a_rules": rule(f"{WORDS} generators nodes usage checkers.adapters filtering.* langgraph"),
     "s2a": rule(f"{METHOD} s2a_rules nodes filtering.* langgraph"),
     # Filtering text, without a model: pure but for the messages it reads and writes.
     "filtering": rule(),
@@ -138,7 +139,7 @@ RULES: Mapping[str, Rule] = {
     "rain": rule(),
     "rain.settings": rule("errors results"),
     "rain.tree": rule("errors rain.settings"),
-    "rain.steps": rule("errors backends.base threads"),
+    "rain.steps": rule("errors backends.base generators threads"),
     "rain.randomness": rule(),
     "rain.proposals": rule("backends.base rain.settings"),
     "rain.labels": rule("errors backends.base"),
@@ -148,12 +149,14 @@ RULES: Mapping[str, Rule] = {
         "errors results prompts backends.base checkers.* rain.steps rain.judge langchain_core langgraph"
     ),  # langgraph: to tell an interrupt from a crash
     "rain.search": rule(
-        "errors backends.base rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge"
+        "errors results backends.base rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge"
     ),
-    "rain.gathering": rule("backends.base rain.steps"),
+    "rain.gathering": rule("backends.base generators rain.steps"),
     "rain.runs": rule(f"{SEARCH} rain.gathering langgraph"),  # to tell an interrupt from a crash
     "rain.chat": rule(f"{SEARCH} rain.runs local_chat langchain_core"),
-    "rain.graph": rule(f"{SEARCH} rain.runs rain.chat local_chat messages models streaming langchain_core langgraph"),
+    "rain.graph": rule(
+        f"{SEARCH} rain.runs rain.chat local_chat messages models nodes streaming langchain_core langgraph"
+    ),
     "rain.picture": rule("html_page", for_types="results"),  # a result as a page to look at
     # The world in which the methods' effects are measured: no library code knows of it, and it knows none.
     # The lab: an instrument that uses the methods like any other user. Nothing but the demo knows that it is there.

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable, RunnableConfig, run_in_executor
@@ -17,6 +17,7 @@ from correction_graphs.checkers.outcomes import CheckOutcome, check_threshold, r
 from correction_graphs.errors import SettingsError
 from correction_graphs.results import Verdict
 
+T = TypeVar("T")
 CheckFunction = Callable[[CheckRequest], CheckOutcome | Awaitable[CheckOutcome]]
 Reader = Callable[[Any, CheckRequest], Verdict]
 CheckerLike = Checker | Runnable[CheckRequest, Any] | CheckFunction
@@ -159,7 +160,7 @@ class RunnableChecker(Checker):
         return self._read(await self.runnable.ainvoke(request, config), request)
 
 
-def run_awaitable(outcome: Awaitable[CheckOutcome]) -> CheckOutcome:
+def run_awaitable(outcome: Awaitable[T]) -> T:
     """Wait for an awaitable in a function that is not async itself."""
     try:
         asyncio.get_running_loop()
@@ -170,7 +171,7 @@ def run_awaitable(outcome: Awaitable[CheckOutcome]) -> CheckOutcome:
         return pool.submit(copy_context().run, asyncio.run, _wait_for(outcome)).result()
 
 
-async def _wait_for(outcome: Awaitable[CheckOutcome]) -> CheckOutcome:
+async def _wait_for(outcome: Awaitable[T]) -> T:
     return await outcome
 
 

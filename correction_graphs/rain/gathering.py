@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from correction_graphs.backends.base import Branch, Logits, RewindableBackend
-from correction_graphs.rain.steps import Forward, Request, Steps, afollow, follow
+from correction_graphs.generators import afollow, follow
+from correction_graphs.rain.steps import Forward, Request, Steps
 
 T = TypeVar("T")
 

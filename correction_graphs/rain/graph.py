@@ -31,6 +31,7 @@ from correction_graphs.errors import SettingsError
 from correction_graphs.local_chat import LocalChatModel, as_dicts
 from correction_graphs.messages import check_conversation
 from correction_graphs.models import load_model
+from correction_graphs.nodes import UnlessEnded
 from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.runs import Run
 from correction_graphs.rain.search import Commit, Judged
@@ -129,7 +130,7 @@ def build_rain_graph(
     )
     graph.add_node("search", _Search(chat))
     graph.add_edge(START, "search")
-    graph.add_conditional_edges("search", _UntilEnded(), ["search", END])
+    graph.add_conditional_edges("search", UnlessEnded("rain_progress", "search"), ["search", END])
     return graph
 
 
@@ -278,18 +279,6 @@ class _Search(Runnable[Any, Any]):
         )
         ended = Progress(id=progress.id, ended=True)
         return {"messages": [message], "rain": result, "rain_progress": ended}, last
-
-
-class _UntilEnded(Runnable[Any, str]):
-    """Edge back to the node, or to the end; no plain function, which LangGraph would send to a thread when awaited."""
-
-    name = "until_ended"
-
-    def invoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002, ARG002
-        return END if input["rain_progress"].ended else "search"
-
-    async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> str:  # noqa: A002
-        return self.invoke(input, config)
 
 
 def _progress_of(state: State) -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from langgraph.errors import GraphBubbleUp
 
@@ -12,10 +12,10 @@ from correction_graphs.backends.base import RewindableBackend
 from correction_graphs.errors import ContextLengthError, CorrectionError, SearchContextError, SearchError
 from correction_graphs.rain.gathering import Gathering, gathering_of
 from correction_graphs.rain.judge import SelfEvaluation, ValueFunction
-from correction_graphs.rain.search import Commit, Judged, Search, Searched
+from correction_graphs.rain.search import Commit, Judged, Search
 from correction_graphs.rain.settings import RainSettings
 from correction_graphs.rain.similarity import Similarity
-from correction_graphs.results import RainCommit, RainNode, RainResult, RainStopReason, TemplateInfo
+from correction_graphs.results import RainCommit, RainResult, RainStopReason, TemplateInfo
 
 OnEvent = Callable[[Judged | Commit], None]
 
@@ -50,7 +50,8 @@ class Run:
     def __init__(self, searcher: Searcher, messages: Sequence[dict[str, str]], on_event: OnEvent | None = None) -> None:
         self.on_event = on_event
         settings, similarity = searcher.settings, searcher.similarity
-        if similarity is not None:  # each encoder has a threshold of its own
+        # Each encoder has a threshold of its own. Where nothing is shared, it is there for `add_variance` alone.
+        if similarity is not None and (settings.similarity is not None or settings.add_variance is None):
             settings = settings.model_copy(update={"similarity": similarity.threshold})
         prompt = searcher.backend.chat_tokens(list(messages))
         try:
@@ -163,7 +164,7 @@ class Run:
             visits=commit.visits,
             reason=commit.reason,
             **commit.counts._asdict(),
-            searched=tuple(map(_node, commit.searched)),
+            searched=commit.searched,
         )
         self.commits.append(told)
         return told
@@ -181,8 +182,3 @@ def _let_interrupts_pass(error: BaseException) -> None:
 def template_of(judge: ValueFunction) -> TemplateInfo | None:
     """Return which template a judge uses, if it uses one."""
     return judge.template.info if isinstance(judge, SelfEvaluation) else None
-
-
-def _node(searched: Searched) -> RainNode:
-    fields: dict[str, Any] = searched._asdict()
-    return RainNode(**{**fields, "children": tuple(map(_node, searched.children))})

@@ -27,6 +27,7 @@ from correction_graphs.rain.randomness import generator_for
 from correction_graphs.rain.settings import RainSettings
 from correction_graphs.rain.steps import Forward, Steps
 from correction_graphs.rain.tree import Node
+from correction_graphs.results import RainNode
 
 T = TypeVar("T")
 Reason = Literal["accepted", "iterations", "deadline", "forwarded_tokens"]
@@ -57,32 +58,6 @@ class Judged(NamedTuple):
     known: bool
     depth: int
     rewound: bool
-
-
-class Searched(NamedTuple):
-    """A node as it was when a token set was committed, for a picture of the search.
-
-    Attributes:
-        tokens: Its token set.
-        text: The same as text.
-        prior: Its prior among its siblings.
-        visits: Walks through it.
-        n: The same plus what similar siblings shared.
-        value: Mean value.
-        judged: The value of the text that ends here.
-        committed: Whether it was committed. What is below it then comes with the next commits.
-        children: Those that were visited.
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-    prior: float
-    visits: int
-    n: float
-    value: float
-    judged: float | None
-    committed: bool
-    children: tuple[Searched, ...]
 
 
 class Counts(NamedTuple):
@@ -131,7 +106,7 @@ class Commit(NamedTuple):
     reason: Reason
     counts: Counts
     finished: bool
-    searched: tuple[Searched, ...]
+    searched: tuple[RainNode, ...]
 
 
 class _LimitError(Exception):
@@ -654,19 +629,18 @@ class Search:
             return "stop"
         return "length" if len(self._reply) >= self.settings.max_new_tokens else "context"
 
-    def _snapshot(self, committed: Node) -> tuple[Searched, ...]:
-        def of(node: Node) -> Searched:
-            below = () if node is committed else tuple(of(child) for child in node.children if child.visits)
-            return Searched(
-                node.tokens,
-                detokenize(self._backend, node.tokens),
-                node.prior,
-                node.visits,
-                node.n,
-                node.value,
-                node.judged,
-                node is committed,
-                below,
+    def _snapshot(self, committed: Node) -> tuple[RainNode, ...]:
+        def of(node: Node) -> RainNode:
+            return RainNode(
+                tokens=node.tokens,
+                text=detokenize(self._backend, node.tokens),
+                prior=node.prior,
+                visits=node.visits,
+                n=node.n,
+                value=node.value,
+                judged=node.judged,
+                committed=node is committed,
+                children=() if node is committed else tuple(of(child) for child in node.children if child.visits),
             )
 
         return tuple(of(child) for child in self._root.children if child.visits)

@@ -8,9 +8,10 @@ generator; a generator that is closed early gives up what it holds.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from correction_graphs.backends.base import Branch, RewindableBackend
+from correction_graphs.generators import afollow, follow
 from correction_graphs.threads import in_thread
 
 T = TypeVar("T")
@@ -45,76 +46,9 @@ def drive(steps: Steps[T], backend: RewindableBackend) -> T:
     )
 
 
-def follow(steps: Steps[T], perform: Callable[[Request], Any]) -> T:
-    """Run to the end, having each request answered by `perform`, and return the result."""
-    run = _Run(steps)
-    try:
-        run.begin()
-        while (request := run.request) is not None:
-            try:
-                answer = perform(request)
-            except Exception as error:  # noqa: BLE001  (whoever asked decides)
-                run.fail(error)
-            else:
-                run.answer(answer)
-        return run.result()
-    finally:
-        steps.close()
-
-
 async def adrive(steps: Steps[T], backend: RewindableBackend) -> T:
     """Run to the end, with forwards in a worker thread; cancelling waits for the forward under way, and closes."""
     return await afollow(steps, lambda request: _aperform(request, backend))
-
-
-async def afollow(steps: Steps[T], perform: Callable[[Request], Awaitable[Any]]) -> T:
-    """Run to the end, having each request answered by `perform`, and return the result."""
-    run = _Run(steps)
-    try:
-        run.begin()
-        while (request := run.request) is not None:
-            try:
-                answer = await perform(request)
-            except Exception as error:  # noqa: BLE001  (whoever asked decides)
-                run.fail(error)
-            else:
-                run.answer(answer)
-        return run.result()
-    finally:
-        steps.close()
-
-
-class _Run(Generic[T]):
-    """One generator under way: what it waits for, or how it ended."""
-
-    def __init__(self, steps: Steps[T]) -> None:
-        self._steps = steps
-        self._result: T | None = None
-        self.request: Request | None = None
-        self.error: Exception | None = None
-
-    def begin(self) -> None:
-        self._advance(lambda: next(self._steps))
-
-    def answer(self, answer: Any) -> None:
-        self._advance(lambda: self._steps.send(answer))
-
-    def fail(self, error: Exception) -> None:
-        self._advance(lambda: self._steps.throw(error))
-
-    def result(self) -> T:
-        if self.error is not None:
-            raise self.error
-        return self._result  # type: ignore[return-value]
-
-    def _advance(self, step: Callable[[], Request]) -> None:
-        self.request = None
-        try:
-            self.request = step()
-        except StopIteration as stop:
-            self._result = stop.value
-        except Exception as error:  # noqa: BLE001  (told in the outcome)
-            self.error = error
 
 
 async def _aperform(request: Request, backend: RewindableBackend) -> Any:

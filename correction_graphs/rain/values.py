@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +15,7 @@ from langchain_core.runnables import Runnable
 from langgraph.errors import GraphBubbleUp
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.checkers.adapters import require_one_argument
+from correction_graphs.checkers.adapters import require_one_argument, run_awaitable
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.outcomes import plain, shown
 from correction_graphs.errors import CorrectionError, JudgeError, SettingsError
@@ -154,8 +152,7 @@ class _Function(NamedTuple):
         outcomes = [self.function(text) for text in texts]
         if not any(map(inspect.isawaitable, outcomes)):
             return outcomes
-        with ThreadPoolExecutor(max_workers=1) as pool:  # there may be an event loop in this thread
-            return pool.submit(copy_context().run, asyncio.run, _all(outcomes)).result()
+        return run_awaitable(_all(outcomes))
 
     async def abatch(self, texts: list[str]) -> list[Any]:
         if inspect.iscoroutinefunction(self.function):
@@ -198,6 +195,7 @@ class _ExternalSession:
     prompt_tokens = question_tokens = 0  # nothing of it is in the search's model
 
     def __init__(self, function: _External, messages: Sequence[dict[str, str]]) -> None:
+        self.name = function.name
         self._function = function
         self._messages = tuple(convert_to_messages(messages)) if function.with_messages else ()
         self._values: dict[str, Value] = {}

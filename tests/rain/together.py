@@ -4,8 +4,9 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from correction_graphs.generators import follow
 from correction_graphs.rain.gathering import Gathering
-from correction_graphs.rain.steps import Forward, follow
+from correction_graphs.rain.steps import Forward
 
 
 def drive_together(steps, backend):
