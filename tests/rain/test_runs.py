@@ -138,6 +138,13 @@ def test_each_similarity_brings_its_own_threshold() -> None:
     run.close()
 
 
+def test_sharing_that_is_off_stays_off_beside_an_encoder_for_addition() -> None:
+    off = small(similarity=None, add_variance=0.03, lengths=(4,))
+    run = Searcher(ToyBackend(), off, as_value_function(variety), as_similarity("trigrams")).start(ASK)
+    assert run._search.settings.similarity is None
+    run.close()
+
+
 def test_a_context_that_is_too_small_leaves_nothing_open() -> None:
     backend = choosing(TEXT, n_ctx=40)
     with pytest.raises(ValueError, match="n_ctx"):

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,8 @@ from langgraph.errors import GraphInterrupt
 
 from correction_graphs.checkers.adapters import as_checker
 from correction_graphs.checkers.base import CheckRequest
-from correction_graphs.errors import BackendError, JudgeError, SettingsError, TemplateError
+from correction_graphs.errors import BackendError, JudgeError, SearchError, SettingsError, TemplateError
+from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.judge import Candidate, SelfEvaluation, Value
 from correction_graphs.rain.steps import adrive, drive
 from correction_graphs.rain.values import as_value_function, read_value
@@ -209,3 +215,25 @@ def test_a_template_is_self_evaluation_and_a_value_function_is_returned_as_it_is
 def test_what_cannot_judge_is_refused(given: Any, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         as_value_function(given)
+
+
+def test_the_error_of_a_bad_value_names_the_function() -> None:
+    def out_of_range(text: str) -> Value:
+        return Value(3.0)
+
+    with pytest.raises(SearchError, match=r"the value function 'out_of_range' returned 3\.0"):
+        ChatRain(backend=ToyBackend(), judge=out_of_range).invoke("hi")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to itself")
+def test_ctrl_c_does_not_wait_for_an_async_judge() -> None:
+    async def slow(text: str) -> float:
+        await asyncio.sleep(60)
+        return 1.0
+
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ChatRain(backend=ToyBackend(), judge=slow).invoke("hi")
+    assert time.monotonic() - began < 30
