@@ -23,7 +23,7 @@ Each also derives from a built-in class, so that LangGraph's default retry polic
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -42,6 +42,16 @@ def validation_problems(error: ValidationError, *, whole: str = "") -> str:
     return "; ".join(f"{place}: {problem}" for place, problem in places)
 
 
+def words(error: BaseException) -> str:
+    """Say in one line what an error says: its kind, and its text if it has one."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def carry(error: BaseException, result: object) -> None:
+    """Put all that was done until then on an error, as `.result`; also on those that are not ours, such as Ctrl-C."""
+    cast("Any", error).result = result
+
+
 class CorrectionError(Exception):
     """Base of every error this package raises on purpose.
 
@@ -57,6 +67,16 @@ class CorrectionError(Exception):
             assert error.result.rounds[0].answer == "Sydney."  # nothing that was computed is lost
         ```
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By what it is, not by the arguments it was made with: errors cross processes, and are copied.
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[CorrectionError], args: tuple[Any, ...], fields: dict[str, Any]) -> CorrectionError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class SettingsError(CorrectionError, ValueError):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 RainStopReason = Literal["stop", "length", "context", "deadline", "forwarded_tokens", "failed"]
 CacStatus = Literal["passed", "exhausted", "plateau", "oscillation", "budget", "unverified", "failed"]
+
+
+def unicode_text(text: str) -> str:
+    """Return a text that can be stored and sent: half a surrogate pair, which is no Unicode, becomes "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+Text = Annotated[str, AfterValidator(unicode_text)]
 
 
 class Record(BaseModel):
@@ -70,11 +78,11 @@ class Vote(Record):
         votes: What was said within it, if it is itself made of several checkers.
     """
 
-    name: str
+    name: Text
     passed: bool | None
-    critique: str = ""
+    critique: Text = ""
     score: FiniteFloat | None = None
-    error: str | None = None
+    error: Text | None = None
     votes: tuple[Vote, ...] = ()
 
 
@@ -100,11 +108,11 @@ class Verdict(Record):
     """
 
     passed: bool | None
-    critique: str = ""
+    critique: Text = ""
     score: FiniteFloat | None = None
-    reasoning: str = ""
-    error: str | None = None
-    corrected: str | None = None
+    reasoning: Text = ""
+    error: Text | None = None
+    corrected: Text | None = None
     votes: tuple[Vote, ...] = ()
 
 
@@ -131,7 +139,7 @@ class Round(Record):
         ```
     """
 
-    answer: str
+    answer: Text
     verdict: Verdict | None = None
     usage: Usage = Field(default_factory=Usage)
     changed: bool | None = None
@@ -185,7 +193,7 @@ class CacResult(Record):
     usage: Usage = Field(default_factory=Usage)
     strategy: str = "self"
     template: TemplateInfo | None = None
-    error: str | None = None
+    error: Text | None = None
 
     @property
     def answer(self) -> str:
@@ -302,13 +310,13 @@ class RainResult(Record):
         ```
     """
 
-    text: str
+    text: Text
     stop_reason: RainStopReason
     commits: tuple[RainCommit, ...] = ()
     prompt_tokens: int = 0
     seconds: float = 0.0
     template: TemplateInfo | None = None
-    error: str | None = None
+    error: Text | None = None
 
     @property
     def value(self) -> float | None:
@@ -382,7 +390,7 @@ class DroppedSpan(Record):
 
     start: int
     end: int
-    text: str
+    text: Text
 
 
 class Violation(Record):
@@ -395,7 +403,7 @@ class Violation(Record):
     """
 
     kind: str
-    items: tuple[str, ...] = ()
+    items: tuple[Text, ...] = ()
     attempt: int = 0
 
 
@@ -417,8 +425,8 @@ class FilteredText(Record):
 
     source: Literal["message", "document"]
     index: int
-    context: str = ""
-    question: str = ""
+    context: Text = ""
+    question: Text = ""
     dropped: tuple[DroppedSpan, ...] = ()
     violations: tuple[Violation, ...] = ()
     fallback: str | None = None
@@ -460,7 +468,7 @@ class S2AResult(Record):
     texts: tuple[FilteredText, ...] = ()
     usage: Usage = Field(default_factory=Usage)
     template: TemplateInfo | None = None
-    error: str | None = None
+    error: Text | None = None
 
     @property
     def newest(self) -> FilteredText | None:

@@ -244,9 +244,9 @@ def _took(response: LLMResult, price: Price | None) -> Usage:
     counts = reported.get("input_tokens"), reported.get("output_tokens")
     from_cache = reported.get("total_cost") == 0  # so LangChain marks a reply that its own cache had
     usage = Usage(
-        input_tokens=counts[0] or 0,  # some integrations fill in None
-        output_tokens=counts[1] or 0,
-        cached_tokens=(reported.get("input_token_details") or {}).get("cache_read") or 0,
+        input_tokens=max(0, counts[0] or 0),  # some integrations fill in None, or -1
+        output_tokens=max(0, counts[1] or 0),
+        cached_tokens=max(0, (reported.get("input_token_details") or {}).get("cache_read") or 0),
         unreported_calls=int(None in counts and not from_cache),
     )
     return usage if price is None else usage.model_copy(update={"cost": 0.0 if from_cache else price.of(usage)})

@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from pydantic import ValidationError
 
-from correction_graphs import LLMCritic, Verdict, create_cac_graph
+from correction_graphs import LLMCritic, Verdict, create_cac_graph, create_s2a_graph
 from correction_graphs.checkers.base import Checker
 from correction_graphs.errors import CheckerError, GenerationError, RunError, SettingsError, StrategyError
 from correction_graphs.testing import ScriptedChatModel
@@ -278,6 +278,25 @@ def test_arguments_that_could_never_work_fail_when_the_graph_is_built(arguments,
 def test_a_refusal_is_an_answer_and_not_an_empty_one(refusal):
     out = create_cac_graph(ScriptedChatModel([refusal]), checker=accepts("I cannot.")).invoke(ASK)
     assert (out["cac"].status, out["cac"].answer) == ("passed", "I cannot.")
+
+
+HALF = "blue \ud83d"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda: create_s2a_graph(ScriptedChatModel(["Context: none\nQuestion: What is it?", "Red."])),
+        lambda: create_cac_graph(
+            ScriptedChatModel(["a", "b", "c"]), checker=lambda _: {"passed": False, "critique": HALF}
+        ),
+        lambda: create_cac_graph(ScriptedChatModel(["a"]), checker=lambda _: Verdict(passed=True, reasoning=HALF)),
+    ],
+)
+def test_half_a_surrogate_pair_from_outside_leaves_results_that_go_through_json(given):
+    out = given().invoke({"messages": [HumanMessage(f"I think it is {HALF}. What is it?")]})
+    result = out.get("cac", out.get("s2a"))
+    assert type(result).model_validate_json(result.model_dump_json()) == result
 
 
 def test_an_answer_with_half_a_surrogate_pair_is_not_lost():

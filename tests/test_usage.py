@@ -62,6 +62,16 @@ def priced(money, *names):
 # What calls cost
 
 
+def test_counts_below_zero_give_nothing_back():
+    meter = UsageMeter(Budget(output_tokens=5))
+    model = ScriptedChatModel([reply(tokens_in=-3, out=-1000, cached=-2), reply(out=5), reply()])
+    for _ in range(2):
+        model.invoke("?", {"callbacks": [meter]})
+    assert (meter.usage.input_tokens, meter.usage.output_tokens, meter.usage.cached_tokens) == (1, 5, 0)
+    with pytest.raises(BudgetExceededError):
+        model.invoke("?", {"callbacks": [meter]})
+
+
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(0, 99)), max_size=6))
 def test_the_cost_is_the_sum_over_calls(calls):
     replies = [reply(tokens_in=fresh + cached, out=out, cached=cached) for fresh, out, cached in calls]

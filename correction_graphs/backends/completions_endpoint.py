@@ -27,6 +27,9 @@ except ImportError as error:
 _IMPOSSIBLE = -1e30  # as servers write minus infinity, which JSON has not
 _TOKEN_ID = "token_id:"  # noqa: S105  (how vLLM, asked for numbers, begins what else would be a token's text)
 
+_ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of reading a reply that is not what it should be."""
+
 _KEY = (SettingsError, "give the right `api_key`")
 _REQUEST = (
     SettingsError,
@@ -81,7 +84,7 @@ class CompletionsEndpoint:
         url: The endpoint, such as "http://127.0.0.1:8000/v1".
         model: The model's name there; None for the only one that is served.
         api_key: What the server lets in by, if it wants any.
-        timeout: Seconds until a request is given up.
+        timeout: Seconds without a byte from the server after which a request is given up.
         max_retries: How often a request that failed is sent again.
 
     Raises:
@@ -94,16 +97,21 @@ class CompletionsEndpoint:
         self.usage = EndpointUsage()
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._client = openai.OpenAI(base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=max_retries)
         try:
-            served = self._call(lambda: list(self._client.models.list()))
-            self.model = _chosen(model, [each.id for each in served], url)
+            self._client = openai.OpenAI(
+                base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=max_retries
+            )
+        except Exception as error:  # of a library below the client
+            raise SettingsError(
+                f"`base_url` is {url!r} ({error}); give the endpoint, such as 'http://127.0.0.1:8000/v1'"
+            ) from error
+        try:
+            served = self._call(lambda: {each.id: each.model_extra or {} for each in self._client.models.list()})
+            self.model = _chosen(model, list(served), url)
         except BaseException:
             self.close()
             raise
-        extra = next((each.model_extra or {} for each in served if each.id == self.model), {})
-        longest = extra.get("max_model_len") or (extra.get("meta") or {}).get("n_ctx")  # vLLM's name, llama.cpp's
-        self.n_ctx = int(longest) - 1 if longest else None  # the token that is asked for takes room as well
+        self.n_ctx = _longest_prompt(served.get(self.model, {}))
 
     def complete(self, **body: Any) -> Completion:
         """Ask for a completion.
@@ -117,18 +125,20 @@ class CompletionsEndpoint:
             ContextLengthError: If the prompt is longer than its context.
         """
         reply = self._call(lambda: self._client.completions.create(model=self.model, **body))
-        if not getattr(reply, "choices", None):
-            raise BackendError(f"the server at {self.url} returned no completion: {str(reply)[:300]!r}")
-        choice, spent = reply.choices[0], reply.usage
+        try:
+            choice = reply.choices[0]
+            text, ending = str(choice.text or ""), choice.finish_reason
+        except _ODD as error:
+            raise BackendError(f"the server at {self.url} returned no completion: {str(reply)[:300]!r}") from error
         with self._lock:
             self.usage = EndpointUsage(
                 self.usage.requests + 1,
-                self.usage.prompt_tokens + (getattr(spent, "prompt_tokens", None) or 0),
-                self.usage.completion_tokens + (getattr(spent, "completion_tokens", None) or 0),
+                self.usage.prompt_tokens + _count(reply.usage, "prompt_tokens"),
+                self.usage.completion_tokens + _count(reply.usage, "completion_tokens"),
             )
         try:
-            return Completion(dict(_named(choice.logprobs)), str(choice.text or ""), choice.finish_reason)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return Completion(dict(_named(choice.logprobs)), text, ending)
+        except _ODD as error:
             raise BackendError(
                 f"the server at {self.url} told log-probabilities in a form that is not known here: "
                 f"{str(choice.logprobs)[:300]!r}"
@@ -143,9 +153,10 @@ class CompletionsEndpoint:
             return ask()
         except openai.OpenAIError as error:
             raise self._told(error) from error
-        except (AttributeError, TypeError, ValueError) as error:  # from inside the client, which expects its own API
+        except _ODD as error:  # from inside the client, which expects its own API
             raise BackendError(
-                f"what answers at {self.url} is no OpenAI-compatible server; correct `base_url`: it often ends in /v1"
+                f"what answers at {self.url} is no OpenAI-compatible server ({type(error).__name__}: {str(error)[:200]}); "
+                "correct `base_url`: it often ends in /v1"
             ) from error
 
     def _told(self, error: openai.OpenAIError) -> CorrectionError:
@@ -183,6 +194,19 @@ def _chosen(model: str | None, served: list[str], url: str) -> str:
     raise SettingsError(f"{given}; the server at {url} has {served or 'no list of its models'}")
 
 
+def _longest_prompt(told: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a prompt may have, by what a server tells of a model; None if it does not."""
+    meta = told.get("meta")
+    longest = told.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)  # vLLM, llama.cpp
+    # The token that is asked for takes room as well.
+    return longest - 1 if isinstance(longest, int) and longest > 1 else None
+
+
+def _count(spent: Any, name: str) -> int:
+    found = getattr(spent, name, None)
+    return found if isinstance(found, int) else 0
+
+
 def _named(told: Any) -> Iterator[tuple[int | str, float]]:
     """Yield the tokens that are named for the first position, and their log-probabilities."""
     if told is None:
@@ -200,8 +224,9 @@ def _named(told: Any) -> Iterator[tuple[int | str, float]]:
 def _too_long(error: openai.APIStatusError) -> tuple[int, int] | None:
     """Return how many tokens were sent and how many are allowed, if that is what the server complains about."""
     body = error.body if isinstance(error.body, dict) else {}
-    if {"n_prompt_tokens", "n_ctx"} <= body.keys():  # llama.cpp's server
-        return int(body["n_prompt_tokens"]), int(body["n_ctx"])
+    lengths = body.get("n_prompt_tokens"), body.get("n_ctx")  # as llama.cpp's server tells them
+    if isinstance(lengths[0], int) and isinstance(lengths[1], int):
+        return lengths[0], lengths[1]
     text = error.message
     limit = re.search(r"(?:maximum context length|context (?:size|window|length))\D{0,20}(\d+)", text)
     if error.status_code != openai.BadRequestError.status_code or limit is None:

@@ -211,7 +211,8 @@ class GgufVocabulary(ModelTokens):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(Path(path), _load_model(Path(path), vocab_only=True))
+        with _interrupts_later():
+            super().__init__(Path(path), _load_model(Path(path), vocab_only=True))
 
     def __enter__(self) -> Self:
         return self
@@ -280,26 +281,27 @@ class LlamaCppBackend(CachedBackend):
                 n_threads=n_threads,
                 exact=exact,
             )
-        model = _load_model(self.path, n_gpu_layers=n_gpu_layers)
-        self._tokens = ModelTokens(self.path, model)
-        n_vocab = self._tokens.n_vocab
-        n_ctx = n_ctx or min(lib.llama_model_n_ctx_train(model) or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
-        try:
-            memory = LlamaMemory(
-                model,
-                n_vocab,
-                n_ctx,
-                n_sequences=n_sequences,
-                n_batch=n_batch,
-                n_threads=n_threads,
-                exact=exact,
-            )
-        except BaseException:
-            self._tokens.close()
-            raise
-        super().__init__(memory, n_vocab=n_vocab, n_ctx=n_ctx, kept_logits=kept_logits)
-        # It keeps the tokens alive, and with them the model, until the context is freed.
-        self._free_once = weakref.finalize(self, _free, memory.context, self._tokens)
+        with _interrupts_later():
+            model = _load_model(self.path, n_gpu_layers=n_gpu_layers)
+            self._tokens = ModelTokens(self.path, model)
+            n_vocab = self._tokens.n_vocab
+            n_ctx = n_ctx or min(lib.llama_model_n_ctx_train(model) or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+            try:
+                memory = LlamaMemory(
+                    model,
+                    n_vocab,
+                    n_ctx,
+                    n_sequences=n_sequences,
+                    n_batch=n_batch,
+                    n_threads=n_threads,
+                    exact=exact,
+                )
+            except BaseException:
+                self._tokens.close()
+                raise
+            super().__init__(memory, n_vocab=n_vocab, n_ctx=n_ctx, kept_logits=kept_logits)
+            # It keeps the tokens alive, and with them the model, until the context is freed.
+            self._free_once = weakref.finalize(self, _free, memory.context, self._tokens)
 
     @property
     def provider(self) -> str:
@@ -523,18 +525,20 @@ def _start_engine() -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_later() -> Iterator[list[int]]:
-    """Note Ctrl-C in the place of raising it: raised in `_keep_log`, which C calls, it would be lost."""
-    noted: list[int] = []
+def _interrupts_later() -> Iterator[None]:
+    """Raise Ctrl-C at the end: raised in `_keep_log`, which C calls, it would be lost."""
     usual = signal.default_int_handler
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
-        yield noted
+        yield
         return
+    noted: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
     try:
-        yield noted
+        yield
     finally:
         signal.signal(signal.SIGINT, usual)
+    if noted:
+        raise KeyboardInterrupt
 
 
 def _load_model(path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False) -> Any:
@@ -550,12 +554,7 @@ def _load_model(path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False) 
         params.vocab_only = vocab_only
         params.n_gpu_layers = n_gpu_layers if lib.llama_supports_gpu_offload() else 0
         _log.clear()
-        with _interrupts_later() as interrupted:
-            model = lib.llama_model_load_from_file(os.fsencode(path), params)
-        if interrupted:
-            if model:
-                lib.llama_model_free(model)
-            raise KeyboardInterrupt
+        model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise ModelFileError(
                 f"llama.cpp could not load {str(path)!r}; the file may be damaged or cut off: {_last_words()}"

@@ -117,7 +117,8 @@ class _Trial:
             stderr=self._complaints,
             env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # which would start a debugger
         )
-        self._reader = threading.Thread(target=self._listen, args=(json.dumps(request).encode(),), daemon=True)
+        asked = json.dumps(request, default=int).encode()  # numbers may be numpy's
+        self._reader = threading.Thread(target=self._listen, args=(asked,), daemon=True)
         self._reader.start()
 
     def __enter__(self) -> Self:

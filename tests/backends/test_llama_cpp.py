@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from correction_graphs.backends.base import RewindableBackend, TextStream, detokenize
-from correction_graphs.backends.llama_cpp import LlamaCppBackend
+from correction_graphs.backends.llama_cpp import LlamaCppBackend, _keep_log
 from correction_graphs.errors import BackendError, ContextLengthError, ModelFileError, SettingsError
 
 pytestmark = pytest.mark.gguf
@@ -276,7 +276,7 @@ def test_file_that_is_not_a_model(tmp_path: Path) -> None:
 
 USE_MODELS = """
 import sys
-from correction_graphs.backends.llama_cpp import LlamaCppBackend
+from correction_graphs.backends.llama_cpp import LlamaCppBackend, _keep_log
 from correction_graphs.errors import ModelFileError
 
 for path in sys.argv[1:]:
@@ -365,7 +365,7 @@ def test_engine_that_fails(
 CTRL_C = """
 import sys
 import numpy as np
-from correction_graphs.backends.llama_cpp import LlamaCppBackend
+from correction_graphs.backends.llama_cpp import LlamaCppBackend, _keep_log
 
 with LlamaCppBackend(sys.argv[1], n_ctx=40_000, n_sequences=2, n_batch=64, n_threads=1) as backend:
     short = backend.open([50, 51, 52])
@@ -583,15 +583,27 @@ def _streamed(backend: LlamaCppBackend, tokens: list[int]) -> str:
     return "".join(map(stream.feed, tokens)) + stream.finish()
 
 
-def test_ctrl_c_while_a_model_is_loaded_is_raised_when_it_is(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["llama_model_load_from_file", "llama_init_from_model", "llama_decode"])
+def test_ctrl_c_while_a_model_is_loaded_is_raised_when_it_is(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     """Raised where llama.cpp calls back to tell what it does, it would be lost."""
-    load = lib.llama_model_load_from_file
+    real, freed = getattr(lib, step), []
 
     def interrupted(*arguments: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
-        return load(*arguments)
+        outcome = real(*arguments)
+        _keep_log(2, b"some news", None)  # through C, as llama.cpp calls it
+        return outcome
 
-    monkeypatch.setattr(lib, "llama_model_load_from_file", interrupted)
+    def free(model: object, free: Callable[[object], None] = lib.llama_model_free) -> None:
+        freed.append(model)
+        free(model)
+
+    monkeypatch.setattr(lib, step, interrupted)
+    monkeypatch.setattr(lib, "llama_model_free", free)
     with pytest.raises(KeyboardInterrupt):
         LlamaCppBackend(llama_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    gc.collect()
+    assert len(freed) == 1, "nothing is left in memory"

@@ -441,6 +441,10 @@ def failing(status: int, message: str, **fields: Any) -> Callable[[Any], tuple[i
         (failing(422, "prompt: str type expected"), SettingsError, "prompts='text'"),
         (lambda _: (200, {"choices": []}), BackendError, "no completion"),
         (lambda _: (200, "surprise"), BackendError, "no completion"),
+        *(
+            (lambda _, odd=odd: (200, {"choices": odd}), BackendError, "no completion")
+            for odd in ([None], ["x"], {"a": 1}, 7)
+        ),
         (
             lambda _: (200, {"choices": [{"index": 0, "text": "a", "finish_reason": "length", "logprobs": None}]}),
             BackendError,
@@ -452,7 +456,12 @@ def failing(status: int, message: str, **fields: Any) -> Callable[[Any], tuple[i
                 BackendError,
                 "log-probabilities in a form that is not known",
             )
-            for told in (True, {"top_logprobs": [["a", -1.0]]}, {"content": [{"top_logprobs": [{"id": 5}]}]})
+            for told in (
+                True,
+                {"top_logprobs": [["a", -1.0]]},
+                {"top_logprobs": [{"a": 10**400}]},
+                {"content": [{"top_logprobs": [{"id": 5}]}]},
+            )
         ),
         (
             lambda _: (200, {"choices": [{"text": "a", "logprobs": {"top_logprobs": [{"token_id:100000": -1.0}]}}]}),
@@ -469,6 +478,7 @@ def failing(status: int, message: str, **fields: Any) -> Callable[[Any], tuple[i
             ContextLengthError,
             "70 tokens.*holds 64",
         ),
+        (failing(400, "bad", n_prompt_tokens=None, n_ctx="64"), SettingsError, "400.*bad"),
     ],
 )
 def test_what_the_server_refuses_is_told_with_what_to_do(
@@ -511,11 +521,12 @@ def test_nobody_at_the_address_is_found_when_it_is_made(tiny: LlamaCppBackend) -
     [
         ({"model": "big"}, r"`model` is 'big'; the server.*\['tiny'\]"),
         ({"top_logprobs": 0}, "`top_logprobs` is 0"),
+        ({"top_logprobs": None}, "`top_logprobs` is None; give a whole number"),
         ({"max_concurrency": 0}, "`max_concurrency` is 0"),
-        ({"prompts": "words"}, "`prompts` is 'words'"),
-        ({"n_ctx": 0}, "`n_ctx` is 0; give 1 or more"),
+        ({"prompts": "words"}, "`prompts` is 'words'; it is one of 'tokens', 'text'"),
+        ({"n_ctx": 0}, "`n_ctx` is 0; give a whole number, 1 or more"),
         ({"timeout": 0}, "`timeout` is 0; give a number of seconds"),
-        ({"max_retries": -1}, "`max_retries` is -1; give 0 or more"),
+        ({"max_retries": -1}, "`max_retries` is -1; give a whole number, 0 or more"),
         ({"base_url": ""}, "`base_url` is ''; give the endpoint"),
         ({"base_url": None}, "`base_url` is None; give the endpoint"),
         ({"vocabulary": 5}, "`vocabulary` is 5"),
@@ -559,6 +570,38 @@ def test_the_context_is_what_the_server_says(server: TokenServer, tiny: LlamaCpp
             backend.open([50] * 501)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"max_model_len": -5},
+        {"max_model_len": "8192 tokens"},
+        {"max_model_len": [1]},
+        {"meta": "x"},
+        {"meta": None},
+    ],
+)
+def test_a_context_that_is_told_oddly_counts_as_not_told(
+    server: TokenServer, tiny: LlamaCppBackend, told: dict[str, Any]
+) -> None:
+    server.models = {"object": "list", "data": [{"id": "tiny", "object": "model", **told}]}
+    with connect(server, tiny) as backend:
+        assert backend.n_ctx == 4096
+
+
+@pytest.mark.parametrize("listed", [["tiny"], [None], [7]])
+def test_a_list_of_models_that_is_none_is_told(server: TokenServer, tiny: LlamaCppBackend, listed: list[Any]) -> None:
+    server.models = {"object": "list", "data": listed}
+    with pytest.raises(BackendError, match="no OpenAI-compatible server"):
+        connect(server, tiny)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1\n", "http://[::1"])
+def test_an_address_that_is_none_is_told(tiny: LlamaCppBackend, url: str) -> None:
+    with pytest.raises(SettingsError, match=r"`base_url` is .*give the endpoint, such as"):
+        OpenAICompletionsBackend(url, vocabulary=tiny)
+
+
 def test_a_closed_backend_says_so(server: TokenServer, tiny: LlamaCppBackend) -> None:
     backend = connect(server, tiny)
     backend.close()
@@ -589,10 +632,10 @@ def test_a_vocabulary_without_an_end_is_told_so(server: TokenServer, tiny: Llama
 
 def test_a_server_need_not_count_tokens(server: TokenServer, tiny: LlamaCppBackend) -> None:
     with connect(server, tiny) as backend:
-        for usage in (None, {}, {"prompt_tokens": None}):
+        for usage in (None, {}, {"prompt_tokens": None}, {"prompt_tokens": "5"}):
             server.fault = lambda body, usage=usage: (200, {**server.completion(body), "usage": usage})
             assert backend.forward([backend.open([50, 60 + len(server.prompts)])]).shape == (1, tiny.n_vocab)
-        assert backend.usage.requests == 4
+        assert backend.usage.requests == 5
         assert backend.usage.prompt_tokens == len(server.prompts[0]), "of the one reply that counted them"
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from correction_graphs.backends import trial
@@ -139,6 +140,11 @@ def test_a_name_need_not_be_text(llama_path: Path, tmp_path: Path) -> None:
     path.write_bytes(llama_path.read_bytes())
 
     try_model_file(path, **SMALL)
+
+
+def test_numbers_may_be_numpys(llama_path: Path) -> None:
+    with LlamaCppBackend(llama_path, n_ctx=64, n_sequences=2, n_threads=np.int64(1), trusted=False) as backend:
+        assert backend.n_ctx == 64
 
 
 def test_a_trial_ends(llama_path: Path) -> None:
