@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from correction_graphs.errors import SettingsError, validation_problems
 from correction_graphs.results import Usage
 
 _DATE = re.compile(r"-(?:\d{4}-\d\d-\d\d|\d{8}|\d{6}|\d{4})$")
@@ -59,6 +60,9 @@ class Budget(BaseModel):
         prices: A `Price` for each model, by its name, in the currency of `money`. A name that ends in a date, such as
             "gpt-5-mini-2025-08-07", is also found without it. A model that is not here is not called.
 
+    Raises:
+        SettingsError: If a limit is unknown or outside its range.
+
     Example:
         ```python
         from correction_graphs import Budget, create_cac_graph
@@ -89,6 +93,13 @@ class Budget(BaseModel):
     seconds: float | None = Field(default=None, gt=0)
     money: float | None = Field(default=None, gt=0)
     prices: Mapping[str, Price] | None = None
+
+    def __init__(self, **limits: Any) -> None:
+        try:
+            super().__init__(**limits)
+        except ValidationError as error:
+            problems = validation_problems(error, whole="together", known=type(self).model_fields)
+            raise SettingsError(f"budget: {problems}") from error
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, get_args
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -26,6 +25,7 @@ from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
 from typing_extensions import TypedDict
 
+from correction_graphs.arguments import expect, whole_number
 from correction_graphs.budget import Budget
 from correction_graphs.cac_rules import (
     Draft,
@@ -35,16 +35,17 @@ from correction_graphs.cac_rules import (
     OnUnknown,
     Progress,
     Rules,
+    default_template,
 )
 from correction_graphs.caching import CachedAnswers, cached_verdicts
 from correction_graphs.checkers.adapters import CheckerLike, as_checker, require_one_argument
 from correction_graphs.checkers.base import CheckRequest
 from correction_graphs.checkers.critic import LLMCritic
 from correction_graphs.checkers.verdict_model import Style
-from correction_graphs.errors import CheckerError, GenerationError, SettingsError, StrategyError
-from correction_graphs.messages import check_conversation
+from correction_graphs.errors import CheckerError, GenerationError, StrategyError, words
+from correction_graphs.messages import check_conversation, with_own_id
 from correction_graphs.models import AnswerModel, ModelLike
-from correction_graphs.nodes import Quietly, UnlessEnded, emit, expect, let_pass, words
+from correction_graphs.nodes import Quietly, UnlessEnded, emit, let_pass, require_budget, require_cache
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import CacResult, Verdict
 from correction_graphs.strategies import RevisionRequest
@@ -57,7 +58,7 @@ def create_cac_graph(
     model: ModelLike,
     *,
     checker: CheckerLike | None = None,
-    template: str | Path | Template = "bias",
+    template: str | Path | Template | None = None,
     style: Style = "chain_of_thought",
     strategy: StrategyLike = "self",
     max_rounds: int = 2,
@@ -80,7 +81,8 @@ def create_cac_graph(
         checker: Judges an answer: a function from `CheckRequest` to `Verdict` (or bool), or any checker of this
             package. By default `LLMCritic(model, template=template, style=style)`.
         template: Name, path or `Template` with the prompts for checking and revising: `"bias"`, `"harm"`,
-            `"correctness"`, or one of these in Chinese, such as `"bias@zh"`.
+            `"correctness"`, `"general"`, or one of these in Chinese, such as `"bias@zh"`. By default `"bias"`, as in
+            the paper; with a `checker`, `"general"`, which has a revision put right whatever the critique says.
         style: How the default checker is asked: `"verdict"`, `"natural_language"` or `"chain_of_thought"`.
         strategy: How answer and critique are put before the model: `"self"` repeats the question after them,
             `"self_instruct"` asks for an improvement without repeating it, `"fresh"` asks again with the newest
@@ -161,7 +163,7 @@ def build_cac_graph(
     model: ModelLike,
     *,
     checker: CheckerLike | None = None,
-    template: str | Path | Template = "bias",
+    template: str | Path | Template | None = None,
     style: Style = "chain_of_thought",
     strategy: StrategyLike = "self",
     max_rounds: int = 2,
@@ -187,17 +189,14 @@ def build_cac_graph(
         assert list(builder.nodes) == ["generate", "check", "recontextualize"]
         ```
     """
-    if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 0:
-        raise SettingsError(f"`max_rounds` is {max_rounds!r}; give the number of revisions, 0 or more")
+    whole_number("max_rounds", max_rounds, 0, "the number of revisions")
     expect("keep_best", keep_best, (True, False))
     expect("style", style, get_args(Style))
     expect("on_unknown", on_unknown, get_args(OnUnknown))
     expect("on_checker_error", on_checker_error, get_args(OnCheckerError))
-    if budget is not None and not isinstance(budget, Budget):
-        raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
-    if cache is not None and not isinstance(cache, BaseCache):
-        raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")
-    prompts = load_template(template)
+    require_budget(budget)
+    require_cache(cache)
+    prompts = load_template(default_template(checker) if template is None else template)
     if callable(on_exhausted):
         require_one_argument("on_exhausted", on_exhausted, "a CacResult")
     else:
@@ -321,9 +320,8 @@ class _Generate(_Node):
         return progress, list(self._rules.opening(messages) if progress.context is None else progress.context)
 
     def _read(self, state: State, progress: Progress, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
-        if any(message.id == reply.id for message in state["messages"]):  # it would replace that message
-            reply = reply.model_copy(update={"id": str(uuid4())})
-        drafts = (*progress.drafts, Draft(message=reply, usage=meter.usage))
+        draft = Draft(message=with_own_id(reply, state["messages"]), usage=meter.usage)
+        drafts = (*progress.drafts, draft)
         return self._rules.after_draft(progress.model_copy(update={"drafts": drafts}), state["remaining_steps"])
 
     def _failed(self, progress: Progress, meter: UsageMeter, error: BaseException) -> dict[str, Any]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, message_chunk_to_message
 from langgraph.runtime import get_runtime
 from pydantic import BaseModel, ConfigDict
 
 from correction_graphs.budget import Budget
-from correction_graphs.errors import GenerationError
-from correction_graphs.messages import answer_of, squeezed
-from correction_graphs.nodes import emit, words
+from correction_graphs.errors import GenerationError, words
+from correction_graphs.messages import answer_of, squeezed, with_own_id
+from correction_graphs.nodes import emit
 from correction_graphs.prompts import Template
 from correction_graphs.results import CacResult, CacStatus, Round, TemplateInfo, Usage, Verdict
 from correction_graphs.strategy_adapters import BoundStrategy
@@ -76,7 +75,7 @@ class Progress(BaseModel):
 
     def correct(self, verdict: Verdict) -> Progress:
         """Add the checker's own answer as the newest one."""
-        message = AIMessage(verdict.corrected or "", id=str(uuid4()))
+        message = with_own_id(AIMessage(verdict.corrected or ""))
         return self.model_copy(
             update={"drafts": (*self.drafts, Draft(message=message, usage=Usage(), verdict=verdict))}
         )
@@ -177,9 +176,9 @@ class Rules(NamedTuple):
                 message = _as_message(self.on_exhausted(result))
             except Exception as failure:
                 raise GenerationError(f"`on_exhausted` failed: {words(failure)}", result=result) from failure
-            return self.end(progress, status, chosen=None, message=_with_id(message), error=error)
+            return self.end(progress, status, chosen=None, message=with_own_id(message), error=error)
         if self.on_exhausted == "refuse":
-            message = _with_id(AIMessage(self.template.fill("refuse")))
+            message = with_own_id(AIMessage(self.template.fill("refuse")))
             return self.end(progress, status, chosen=None, message=message, error=error)
         picked = {"best": best, "first": written[0] if written else None, "last": written[-1] if written else None}
         return self.end(progress, status, chosen=picked[self.on_exhausted], error=error)
@@ -225,6 +224,11 @@ class Rules(NamedTuple):
 _STEPS_TO_CHECK = 1
 _STEPS_TO_REVISE = 3  # recontextualize, generate, check
 STEP_LIMIT = "the graph's recursion limit leaves no steps for another round"
+
+
+def default_template(checker: object) -> str:
+    """Return whose words are used where no template is given: the paper's case, or with a checker what fits any."""
+    return "bias" if checker is None else "general"
 
 
 def best_round(rounds: tuple[Round, ...], *, keep_best: bool = True) -> int | None:
@@ -273,7 +277,3 @@ def _as_message(said: object) -> AIMessage:
     if inspect.iscoroutine(said):
         said.close()  # or Python would warn of it, far from here
     raise TypeError(f"it returned {type(said).__name__}; it returns a text or an AI message")
-
-
-def _with_id(message: AIMessage) -> AIMessage:
-    return message if message.id else message.model_copy(update={"id": str(uuid4())})

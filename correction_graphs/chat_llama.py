@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import Field
 
-from correction_graphs.backends.base import RewindableBackend, TextStream
+from correction_graphs.backends.base import TextStream
 from correction_graphs.backends.sampling import choose, penalized
 from correction_graphs.errors import ContextLengthError
 from correction_graphs.local_chat import LocalChatModel, Piece, StopTexts, as_dicts
@@ -57,11 +57,11 @@ class ChatLlama(LocalChatModel):
 
     per_call: ClassVar[frozenset[str]] = LocalChatModel.per_call | {"top_p", "top_k", "repeat_penalty"}
 
-    temperature: float | None = Field(default=0.0, ge=0)
+    temperature: float | None = Field(default=0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(default=0.95, gt=0, le=1)
     top_k: int = Field(default=40, ge=0)
     repeat_penalty: float = Field(default=1.0, gt=0)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0)
 
     @property
     def _llm_type(self) -> str:
@@ -82,7 +82,7 @@ class ChatLlama(LocalChatModel):
 
     def write(self, messages: Sequence[BaseMessage], stop: Sequence[str]) -> Iterator[Piece]:
         """Decode the answer, a token at a time."""
-        backend: RewindableBackend = self.backend
+        backend = self.backend
         prompt = backend.chat_tokens(as_dicts(messages))
         if len(prompt) >= backend.n_ctx:
             raise ContextLengthError(len(prompt) + 1, backend.n_ctx)

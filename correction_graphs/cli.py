@@ -7,39 +7,41 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
 from correction_graphs import __version__
-from correction_graphs.cli_output import INTERRUPTED
+from correction_graphs.cli_output import INTERRUPTED, say
 from correction_graphs.errors import CorrectionError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error, 2 for wrong usage, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to show nothing
-            stream.reconfigure(errors="replace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, and what is opened next would get its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot show is no reason to show nothing
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         status = run(options)
-        if sys.stdout is not None:  # it may have been closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except CorrectionError as error:
-        print(f"correction-graphs: {error}", file=sys.stderr)
+        say(f"correction-graphs: {error}", sys.stderr)
         if (server := getattr(options, "base_url", None)) and "onnect" in str(error):
-            print(f"correction-graphs: is a server listening at {server}?", file=sys.stderr)
+            say(f"correction-graphs: is a server listening at {server}?", sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         _write_nowhere()
         return 0
     except OSError as error:  # such as a full disk
-        print(f"correction-graphs: {error}", file=sys.stderr)
+        say(f"correction-graphs: {error}", sys.stderr)
         _write_nowhere()
         return 1
     return status

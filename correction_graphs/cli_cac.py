@@ -4,67 +4,68 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from typing_extensions import override
 
 from correction_graphs.cac import create_cac_graph
 from correction_graphs.cac_rules import best_round
-from correction_graphs.cli_output import asked, chat_model, check_base_url, printable, say, spent, tell
-from correction_graphs.errors import CorrectionError, RunError, SettingsError
+from correction_graphs.cli_output import (
+    RichView,
+    View,
+    chat_model,
+    check_base_url,
+    choose_view,
+    say,
+    tell,
+    watched,
+)
+from correction_graphs.errors import SettingsError
 from correction_graphs.prompts import load_template
 from correction_graphs.results import CacResult, Round, Usage, Verdict
+from correction_graphs.trace import spent
 
 
 def run_cac(options: argparse.Namespace) -> int:
     """Answer, check and revise as `options` say; returns the exit status."""
-    question = asked(options)
-    view: View = SilentView() if options.json else _view()
+    view = choose_view(options, CacView, RichCacView, PlainCacView)
     system = [("system", options.system)] if options.system else []
     settings = {"template": options.template, "style": options.style, "strategy": options.strategy}
 
-    def run() -> CacResult:
+    def run(question: str) -> CacResult:
         with asyncio.Runner() as runner:
             model = _model(options, view)
             return _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)
 
-    return tell("cac", options, question, run)
+    return tell("cac", options, run)
 
 
-def _model(options: argparse.Namespace, view: View) -> Any:
+def _model(options: argparse.Namespace, view: CacView) -> Any:
     check_base_url(options, options.model)
     with view.waiting(f"loading {options.model}"):
         return chat_model(options.model, options)
 
 
 def _run_graph(
-    runner: asyncio.Runner, model: Any, messages: list[tuple[str, str]], view: View, max_rounds: int, **settings: Any
+    runner: asyncio.Runner, model: Any, messages: list[tuple[str, str]], view: CacView, max_rounds: int, **settings: Any
 ) -> CacResult:
-    """Run the graph, showing its events as they come. What stops it on the way carries the `result` so far.
+    """Run the graph, showing its events as they come.
 
     It runs asynchronously because only then can Ctrl-C stop a model in the middle of an answer.
     """
     graph = create_cac_graph(model, max_rounds=max_rounds, **settings)
     events: list[dict[str, Any]] = []
-    try:
+
+    def run() -> CacResult:
         with view.waiting("writing an answer"):
-            result = runner.run(_follow(graph, messages, view, events))
-    except KeyboardInterrupt as error:
-        unfinished = _so_far(events, **settings)
-        error.result = unfinished  # type: ignore[attr-defined]
-        view.stopped(unfinished)
-        raise
-    except CorrectionError as error:
-        if isinstance(error, RunError) and isinstance(error.result, CacResult):
-            view.stopped(error.result)
-        raise
-    view.ended(result)
-    return result
+            return runner.run(_follow(graph, messages, view, events))
+
+    return watched(run, view, lambda: _so_far(events, **settings))
 
 
-async def _follow(graph: Any, messages: list[tuple[str, str]], view: View, events: list[dict[str, Any]]) -> CacResult:
+async def _follow(
+    graph: Any, messages: list[tuple[str, str]], view: CacView, events: list[dict[str, Any]]
+) -> CacResult:
     result: CacResult | None = None
     async for mode, part in graph.astream({"messages": messages}, stream_mode=["custom", "values"]):
         if mode == "custom":
@@ -104,85 +105,35 @@ def _verdict(event: dict[str, Any]) -> Verdict:
 # What is shown
 
 
-class View(Protocol):
-    """Shows a run while it goes on."""
-
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        """Show that something is going on until the context is left."""
-        ...
+class CacView(View):
+    """Shows nothing of a run."""
 
     def show(self, event: dict[str, Any]) -> None:
         """Show an event of the graph."""
 
-    def ended(self, result: CacResult) -> None:
-        """Show the final answer."""
 
-    def stopped(self, result: CacResult) -> None:
-        """Show what there was when the run stopped."""
-
-
-def _view() -> View:
-    if sys.stdout.isatty():
-        try:
-            return RichView()
-        except ImportError:
-            pass
-    return PlainView()
-
-
-class SilentView(View):
-    """Shows nothing: the result is printed at the end."""
-
-    @override
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    @override
-    def show(self, event: dict[str, Any]) -> None: ...
-    @override
-    def ended(self, result: CacResult) -> None: ...
-    @override
-    def stopped(self, result: CacResult) -> None: ...
-
-
-class PlainView(SilentView):
+class PlainCacView(CacView):
     """Plain lines, for pipes and files. Each is written out at once, so that a reader sees progress."""
 
     @override
     def show(self, event: dict[str, Any]) -> None:
         for heading, text, _ in _described(event):
-            self._line(f"[{heading}] {text}".rstrip())
+            say(f"[{heading}] {text}".rstrip())
 
     @override
     def ended(self, result: CacResult) -> None:
-        self._line(f"[final, {_status(result)}] {result.answer}")
-        self._line(f"[total] {spent(result.usage)}")
+        say(f"[final, {_status(result)}] {result.answer}")
+        say(f"[total] {spent(result.usage)}")
 
     @override
     def stopped(self, result: CacResult) -> None:
-        self._line(f"[stopped] {len(result.rounds)} answer(s) until then; {spent(result.usage)}")
+        say(f"[stopped] {len(result.rounds)} answer(s) until then; {spent(result.usage)}")
         if result.answer:
-            self._line(f"[best so far] {result.answer}")
-
-    @staticmethod
-    def _line(text: str) -> None:
-        say(printable(text))
+            say(f"[best so far] {result.answer}")
 
 
-class RichView(View):
+class RichCacView(RichView, CacView):
     """Panels and a spinner, for terminals."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
-
-        self._console = Console(highlight=False)
-        self._status: Any = None
-
-    @override
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        status = self._console.status(f"{what} …")
-        self._status = status
-        return status
 
     @override
     def show(self, event: dict[str, Any]) -> None:
@@ -194,28 +145,16 @@ class RichView(View):
 
     @override
     def ended(self, result: CacResult) -> None:
-        self._panel(
-            f"final, {_status(result)}", result.answer, "bold green" if result.status == "passed" else "bold yellow"
-        )
+        style = "bold green" if result.status == "passed" else "bold yellow"
+        self._panel(f"final, {_status(result)}", result.answer, style)
+        self._console.rule()
         self._note(spent(result.usage))
 
     @override
     def stopped(self, result: CacResult) -> None:
         self._panel("best so far", result.answer or "(no answer yet)", "bold yellow")
-        self._note(f"{len(result.rounds)} answer(s) until then; {spent(result.usage)}")
-
-    def _note(self, text: str) -> None:
-        from rich.text import Text  # noqa: PLC0415
-
         self._console.rule()
-        self._console.print(Text(text, style="dim"))
-
-    def _panel(self, heading: str, text: str, style: str) -> None:
-        from rich.panel import Panel  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        title = Text(printable(heading))
-        self._console.print(Panel(Text(printable(text)), title=title, title_align="left", border_style=style))
+        self._note(f"{len(result.rounds)} answer(s) until then; {spent(result.usage)}")
 
 
 def _described(event: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -1,40 +1,48 @@
-"""What the commands share: models from options, a run's page and JSON document, and what may go to a terminal."""
+"""What the commands share: models from options, how a run is watched and told, and what may go to a terminal."""
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
+
+from typing_extensions import override
 
 from correction_graphs import __version__
-from correction_graphs.errors import CorrectionError, SettingsError
-from correction_graphs.results import CacResult, RainResult, S2AResult, Usage
+from correction_graphs.errors import CorrectionError, RunError, SearchError, SettingsError, carry
+from correction_graphs.html_page import UNPRINTABLE, printable
+from correction_graphs.results import CacResult, RainResult, S2AResult
 
 Result = CacResult | RainResult | S2AResult
+_Done = TypeVar("_Done", CacResult, RainResult, S2AResult)
+_View = TypeVar("_View", bound="View")
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 def say(text: str, file: TextIO | None = None, *, end: str = "\n") -> None:
-    """Write a line, to standard output by default, at once, so that a reader sees progress."""
-    print(text, file=file, end=end, flush=True)
+    """Write a line, to standard output by default, at once, so that a reader sees progress.
 
-
-def asked(options: argparse.Namespace) -> str:
-    """Return the question, from standard input if it is "-".
-
-    Raises:
-        SettingsError: If it is empty, or not text.
+    Texts of models, servers and files are in it, so a terminal gets nothing that it would obey.
     """
+    print(printable(text), file=file, end=end, flush=True)
+
+
+def _asked(options: argparse.Namespace) -> str:
+    """Return the question, from standard input if it is "-"."""
     if options.question == "-" and sys.stdin is None:  # it was closed
         raise SettingsError("the question is to be read from standard input, and there is none")
     question = _standard_input() if options.question == "-" else str(options.question)
     if not question.strip():
         raise SettingsError("the question is empty; give one, or - and write it to standard input")
+    _require_text("the question", question)
+    _require_text("--system", options.system or "")
     return question
 
 
@@ -45,6 +53,15 @@ def _standard_input() -> str:
         raise SettingsError(
             f"the question on standard input is not {error.encoding.upper()} text; convert it to that first"
         ) from error
+    except OSError as error:  # such as a folder
+        raise SettingsError(f"the question on standard input cannot be read: {reason(error)}") from error
+
+
+def _require_text(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # Python keeps bytes that it cannot decode as lone surrogates
+        raise SettingsError(f"{name} is not UTF-8 text; convert it to that first") from error
 
 
 def chat_model(spec: str, options: argparse.Namespace) -> Any:
@@ -75,28 +92,27 @@ def check_base_url(options: argparse.Namespace, *specs: str) -> None:
 def tell(
     method: str,
     options: argparse.Namespace,
-    question: str,
-    run: Callable[[], Result],
+    run: Callable[[str], Result],
     *,
     answer: Callable[[], str] | None = None,
 ) -> int:
-    """Run, write the page and the JSON document that `options` ask for, and return the exit status.
+    """Read the question, run, write the page and the JSON document that `options` ask for, and return the exit status.
 
     Args:
         method: Its name, which is the key of the result in the document.
-        options: With `model`, `json`, and `html` where the result can be a page.
-        question: What is asked.
-        run: Does it. What it raises may carry the `result` so far.
+        options: With `question`, `system`, `model`, `json`, and `html` where the result can be a page.
+        run: Answers the question. What it raises may carry the `result` so far.
         answer: Tells what was answered, as far as it got, where the result does not.
 
     Raises:
-        CorrectionError: If the run failed, and there is no JSON document to say so; likewise KeyboardInterrupt.
+        CorrectionError: If anything is wrong, and there is no JSON document to say so; likewise KeyboardInterrupt.
     """
     path = getattr(options, "html", None)
-    said = answer or (lambda: "")
+    said, question = answer or (lambda: ""), ""
     try:
+        question = _asked(options)
         require_writable(path)
-        result = run()
+        result = run(question)
     except (CorrectionError, KeyboardInterrupt) as error:
         unfinished: Result | None = getattr(error, "result", None)
         _write_page(path, unfinished, question)
@@ -164,23 +180,92 @@ def _print_json(
 
 
 def say_json(document: dict[str, Any]) -> None:
-    """Write a JSON document to standard output."""
-    say(json.dumps(document, ensure_ascii=False, indent=2))
+    """Write a JSON document to standard output. What must not go there, or cannot, is in it in JSON's own spelling."""
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+    text = json.dumps(document, ensure_ascii=encoding != "utf-8", indent=2)
+    say(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-# All control characters but tab and newline: a terminal would obey them.
-_CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+# Watching a run
 
 
-def printable(text: str) -> str:
-    """Return a text as it may go to a terminal."""
-    return text.replace("\r\n", "\n").translate(_CONTROLS)
+class View:
+    """Follows a run, and shows nothing of it: it is told at the end."""
+
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        """Show that something is going on until the context is left."""
+        del what
+        return nullcontext()
+
+    def ended(self, result: Any) -> None:
+        """Show what came out."""
+
+    def stopped(self, result: Any) -> None:
+        """Show what there was when the run stopped."""
 
 
-def spent(usage: Usage, *, calls: bool = True) -> str:
-    """Say what was spent."""
-    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-    tokens = f"{usage.input_tokens}{cached} tokens in, {usage.output_tokens} out, {usage.seconds:.1f} s"
-    if usage.unreported_calls:
-        tokens += f" ({usage.unreported_calls} calls did not report their tokens)"
-    return f"{usage.model_calls} model calls, {tokens}" if calls else tokens
+class RichView(View):
+    """Panels and a spinner, for terminals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
+
+        self._console = Console(highlight=False)
+        self._status: Any = None
+
+    @override
+    def waiting(self, what: str) -> AbstractContextManager[Any]:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._status = status = self._console.status(Text(printable(f"{what} …")))  # a path may look like markup
+        return status
+
+    def _panel(self, heading: str, content: Any, style: str) -> None:
+        from rich.panel import Panel  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        shown = Text(printable(content)) if isinstance(content, str) else content
+        title = Text(printable(heading))
+        self._console.print(Panel(shown, title=title, title_align="left", border_style=style))
+
+    def _note(self, text: str) -> None:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._console.print(Text(text, style="dim"))
+
+
+def choose_view(
+    options: argparse.Namespace, view: Callable[[], _View], rich: Callable[[], _View], plain: Callable[[], _View]
+) -> _View:
+    """Return the view for standard output: one that shows nothing for a JSON document, a rich one for a terminal."""
+    if options.json:
+        return view()
+    if sys.stdout.isatty():
+        try:
+            return rich()
+        except ImportError:
+            pass
+    return plain()
+
+
+def watched(run: Callable[[], _Done], view: View, unfinished: Callable[[], _Done]) -> _Done:
+    """Run, and show how it ended. What stops it on the way carries the `result` so far.
+
+    Args:
+        run: Does it.
+        view: Shows it.
+        unfinished: Returns what there is after Ctrl-C, which knows of no result.
+    """
+    try:
+        result = run()
+    except KeyboardInterrupt as error:
+        so_far = unfinished()
+        carry(error, so_far)
+        view.stopped(so_far)
+        raise
+    except (RunError, SearchError) as error:
+        view.stopped(error.result)
+        raise
+    view.ended(result)
+    return result

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from typing_extensions import override
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.cli_output import asked, printable, say, tell
-from correction_graphs.errors import SearchError, SettingsError
+from correction_graphs.cli_output import RichView, View, choose_view, say, tell, watched
+from correction_graphs.errors import SettingsError
+from correction_graphs.html_page import printable
 from correction_graphs.local_chat import LocalChatModel
-from correction_graphs.models import load_model
+from correction_graphs.models import is_local, load_model
 from correction_graphs.rain.runs import Searcher
 from correction_graphs.rain.search import Commit, Judged
 from correction_graphs.rain.settings import RainSettings
@@ -29,19 +28,18 @@ _TAIL = 1500  # characters of the reply that are shown while it grows
 
 def run_rain(options: argparse.Namespace) -> int:
     """Search for an answer as `options` say; returns the exit status."""
-    question = asked(options)
-    view = RainView() if options.json else _view()
+    view = choose_view(options, RainView, RichRainView, PlainRainView)
     system = [{"role": "system", "content": options.system}] if options.system else []
 
-    def run() -> RainResult:
+    def run(question: str) -> RainResult:
         settings, judge = _settings(options), as_value_function(options.judge)
-        with view.loading(options.model):
+        with view.waiting(f"loading {options.model}"):
             backend = _backend(options.model)
         similarity = as_similarity("trigrams" if settings.needs_embeddings else None)
         searcher = Searcher(backend, settings, judge, similarity)
         return _search(searcher, [*system, {"role": "user", "content": question}], view)
 
-    return tell("rain", options, question, run)
+    return tell("rain", options, run)
 
 
 def _settings(options: argparse.Namespace) -> RainSettings:
@@ -58,12 +56,16 @@ def _settings(options: argparse.Namespace) -> RainSettings:
         usual = make()
         changes["fresh_iterations"] = max(1, min(usual.fresh_iterations, options.max_iterations))
         changes["accept_visits"] = max(0, min(usual.accept_visits, options.max_iterations - 1))
-    return make(**changes)
+    try:
+        return make(**changes)
+    except SettingsError as error:
+        wrong = [option for option, name in names.items() if f" {name}: " in str(error)]
+        given = "".join(f"--{option.replace('_', '-')} {getattr(options, option)}: " for option in wrong)
+        raise SettingsError(f"{given}{error}") from error
 
 
 def _backend(spec: str) -> RewindableBackend:
-    local = spec == "smollm2" or spec.startswith("hf:") or spec.lower().endswith(".gguf")
-    model = load_model(spec) if local else None
+    model = load_model(spec) if is_local(spec) else None
     if not isinstance(model, LocalChatModel):
         raise SettingsError(
             f"--model is {spec!r}; RAIN needs a model's logits, which a local one alone shows: give the path of a "
@@ -74,31 +76,24 @@ def _backend(spec: str) -> RewindableBackend:
 
 
 def _search(searcher: Searcher, messages: list[dict[str, str]], view: RainView) -> RainResult:
-    """Search, and show it. What stops it on the way carries the `result` so far."""
-    run = searcher.start(messages, on_event=view.show)
-    try:
+    search = searcher.start(messages, on_event=view.show)
+
+    def run() -> RainResult:
         with view:
-            while run.advance() is not None:
+            while search.advance() is not None:
                 pass
-        result = run.result()
-    except KeyboardInterrupt as error:
-        unfinished = run.result("failed", error="interrupted")
-        error.result = unfinished  # type: ignore[attr-defined]
-        view.stopped(unfinished)
-        raise
-    except SearchError as error:
-        view.stopped(error.result)
-        raise
+        return search.result()
+
+    try:
+        return watched(run, view, lambda: search.result("failed", error="interrupted"))
     finally:
-        run.close()
-    view.ended(result)
-    return result
+        search.close()
 
 
 # What is shown
 
 
-class RainView:
+class RainView(View):
     """Keeps what a search did so far, and shows nothing of it. A context: the search runs inside."""
 
     def __init__(self) -> None:
@@ -114,11 +109,6 @@ class RainView:
         return self
 
     def __exit__(self, *_: object) -> None: ...
-
-    def loading(self, model: str) -> AbstractContextManager[Any]:
-        """Show that the model is loaded, until the context is left."""
-        del model
-        return nullcontext()
 
     def show(self, event: Judged | Commit) -> None:
         """Take in what the search did."""
@@ -137,21 +127,6 @@ class RainView:
         speed = self.tokens / max(time.monotonic() - self._began, 1e-9)
         return f"{self.tokens} tokens, {speed:.1f} a second; {self.judged} judged, {self.rewinds} rewinds"
 
-    def ended(self, result: RainResult) -> None:
-        """Show the reply."""
-
-    def stopped(self, result: RainResult) -> None:
-        """Show what there was when the search stopped."""
-
-
-def _view() -> RainView:
-    if sys.stdout.isatty():
-        try:
-            return RichRainView()
-        except ImportError:
-            pass
-    return PlainRainView()
-
 
 class PlainRainView(RainView):
     """Plain lines, for pipes and files: one for each token set that was committed, written out at once."""
@@ -161,33 +136,27 @@ class PlainRainView(RainView):
         super().show(event)
         if isinstance(event, Commit):
             done = f"{event.counts.evaluations} judged, {event.counts.rewinds} rewinds"
-            self._line(f"[{event.value:+.2f}, {done}] {event.text.strip()}")
+            say(f"[{event.value:+.2f}, {done}] {event.text.strip()}".rstrip())
 
     @override
     def ended(self, result: RainResult) -> None:
-        self._line(f"[final, {result.stop_reason}] {result.text}")
-        self._line(f"[total] {_spent(result)}")
+        say(f"[final, {result.stop_reason}] {result.text}".rstrip())
+        say(f"[total] {_spent(result)}")
 
     @override
     def stopped(self, result: RainResult) -> None:
-        self._line(f"[stopped] {len(result.commits)} token set(s) until then; {_spent(result)}")
+        say(f"[stopped] {len(result.commits)} token set(s) until then; {_spent(result)}")
         if result.text:
-            self._line(f"[text so far] {result.text}")
-
-    @staticmethod
-    def _line(text: str) -> None:
-        say(printable(text).rstrip())
+            say(f"[text so far] {result.text}".rstrip())
 
 
-class RichRainView(RainView):
+class RichRainView(RichView, RainView):
     """A picture that is drawn anew as the search goes on, for terminals."""
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
-        from rich.live import Live  # noqa: PLC0415  (likewise)
+        from rich.live import Live  # noqa: PLC0415  (an optional dependency)
 
-        self._console = Console(highlight=False)
         self._live = Live(console=self._console, get_renderable=self._picture, transient=True, refresh_per_second=8)
 
     @override
@@ -199,10 +168,6 @@ class RichRainView(RainView):
     @override
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-
-    @override
-    def loading(self, model: str) -> AbstractContextManager[Any]:
-        return self._console.status(f"loading {model} …")
 
     @override
     def ended(self, result: RainResult) -> None:
@@ -231,12 +196,8 @@ class RichRainView(RainView):
         return Group(panel, table, Text(self.progress, style="dim"))
 
     def _last(self, heading: str, result: RainResult, style: str) -> None:
-        from rich.panel import Panel  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        text = Text(printable(result.text or "(no text yet)"))
-        self._console.print(Panel(text, title=Text(heading), title_align="left", border_style=f"bold {style}"))
-        self._console.print(Text(_spent(result), style="dim"))
+        self._panel(heading, result.text or "(no text yet)", f"bold {style}")
+        self._note(_spent(result))
 
 
 def _spent(result: RainResult) -> str:

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 from typing_extensions import override
 
-from correction_graphs.cli_output import asked, chat_model, check_base_url, printable, reason, say, spent, tell
-from correction_graphs.errors import RunError, SettingsError
-from correction_graphs.filtering.guards import Kind
+from correction_graphs.cli_output import (
+    RichView,
+    View,
+    chat_model,
+    check_base_url,
+    choose_view,
+    reason,
+    say,
+    tell,
+    watched,
+)
+from correction_graphs.errors import SettingsError
+from correction_graphs.html_page import printable
 from correction_graphs.prompts import load_template
 from correction_graphs.results import FilteredText, S2AResult, Violation
 from correction_graphs.s2a import create_s2a_graph
 from correction_graphs.streaming import final_only
+from correction_graphs.trace import spent
 from correction_graphs.usage import UsageMeter
 
 Place = tuple[str, int]  # "message" or "document", and which one
 
-_WRONG: Mapping[Kind, str] = {
+_WRONG: Mapping[str, str] = {
     "labels": "its parts cannot be told apart",
     "empty": "it is empty",
     "cut": "it broke off (a larger --max-tokens may help)",
@@ -39,11 +48,10 @@ _WRONG: Mapping[Kind, str] = {
 
 def run_s2a(options: argparse.Namespace) -> int:
     """Filter and answer as `options` say; returns the exit status."""
-    question = asked(options)
-    messages = [*([("system", options.system)] if options.system else []), ("user", question)]
-    view = S2AView() if options.json else _view()
+    view = choose_view(options, S2AView, RichS2AView, PlainS2AView)
 
-    def run() -> S2AResult:
+    def run(question: str) -> S2AResult:
+        messages = [*([("system", options.system)] if options.system else []), ("user", question)]
         documents = [Document(_read(path), metadata={"source": path}) for path in options.document or ()]
         view.given["message", len(messages) - 1] = Given("question", question)
         for at, (path, document) in enumerate(zip(options.document or (), documents, strict=True)):
@@ -52,7 +60,7 @@ def run_s2a(options: argparse.Namespace) -> int:
             inputs = {"messages": messages, "documents": documents}
             return _run_graph(runner, _graph(options, view), inputs, view, options)
 
-    return tell("s2a", options, question, run, answer=lambda: view.answer)
+    return tell("s2a", options, run, answer=lambda: view.answer)
 
 
 def _read(path: str) -> str:
@@ -85,23 +93,17 @@ def _graph(options: argparse.Namespace, view: S2AView) -> Any:
 def _run_graph(
     runner: asyncio.Runner, graph: Any, inputs: dict[str, Any], view: S2AView, options: argparse.Namespace
 ) -> S2AResult:
-    """Run the graph, and show it. What stops it on the way carries the `result` so far."""
     meter = UsageMeter()
-    try:
+
+    def run() -> S2AResult:
         with view.waiting("filtering"):
-            result = runner.run(_follow(graph, inputs, view, meter))
-    except KeyboardInterrupt as error:
+            return runner.run(_follow(graph, inputs, view, meter))
+
+    def unfinished() -> S2AResult:
         template = load_template(options.template, method="s2a").info
-        unfinished = S2AResult(texts=tuple(view.through), usage=meter.usage, template=template, error="interrupted")
-        error.result = unfinished  # type: ignore[attr-defined]
-        view.stopped(unfinished)
-        raise
-    except RunError as error:
-        if isinstance(error.result, S2AResult):
-            view.stopped(error.result)
-        raise
-    view.ended(result)
-    return result
+        return S2AResult(texts=tuple(view.through), usage=meter.usage, template=template, error="interrupted")
+
+    return watched(run, view, unfinished)
 
 
 async def _follow(graph: Any, inputs: dict[str, Any], view: S2AView, meter: UsageMeter) -> S2AResult:
@@ -131,18 +133,13 @@ class Given(NamedTuple):
     text: str
 
 
-class S2AView:
+class S2AView(View):
     """Keeps what a run did so far, and shows nothing of it."""
 
     def __init__(self) -> None:
         self.given: dict[Place, Given] = {}
         self.through: list[FilteredText] = []
         self.answer = ""
-
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        """Show that something is going on until the context is left."""
-        del what
-        return nullcontext()
 
     def rejected(self, place: Place, violations: list[Violation]) -> None:
         """Show that a reply of the filter was not used."""
@@ -155,21 +152,6 @@ class S2AView:
         """Show a piece of the answer."""
         self.answer += text
 
-    def ended(self, result: S2AResult) -> None:
-        """Show that the answer is complete."""
-
-    def stopped(self, result: S2AResult) -> None:
-        """Show what there was when the run stopped."""
-
-
-def _view() -> S2AView:
-    if sys.stdout.isatty():
-        try:
-            return RichS2AView()
-        except ImportError:
-            pass
-    return PlainS2AView()
-
 
 class PlainS2AView(S2AView):
     """Plain lines, for pipes and files. Each is written out at once, and the answer as it comes."""
@@ -177,7 +159,7 @@ class PlainS2AView(S2AView):
     @override
     def rejected(self, place: Place, violations: list[Violation]) -> None:
         for told in map(_told, violations):
-            self._line(f"[{self.given[place].name}: reply {violations[0].attempt + 1} not used] {told}")
+            say(f"[{self.given[place].name}: reply {violations[0].attempt + 1} not used] {told}")
 
     @override
     def filtered(self, text: FilteredText) -> None:
@@ -187,53 +169,36 @@ class PlainS2AView(S2AView):
             self.rejected(place, last)
         if text.filtered:
             for span in text.dropped:
-                self._line(f"[{self.given[place].name}: left out] {span.text}")
-            self._line(f"[{self.given[place].name}: kept] {text.text}")
+                say(f"[{self.given[place].name}: left out] {span.text}".rstrip())
+            say(f"[{self.given[place].name}: kept] {text.text}".rstrip())
         else:
-            self._line(f"[{self.given[place].name}: left as it was] {_why(text)}")
+            say(f"[{self.given[place].name}: left as it was] {_why(text)}".rstrip())
 
     @override
     def piece(self, text: str) -> None:
         heading = "" if self.answer else "[answer] "
         super().piece(text)
-        say(heading + printable(text), end="")
+        say(heading + text, end="")
 
     @override
     def ended(self, result: S2AResult) -> None:
-        self._line("" if self.answer else "[answer]")
-        self._line(f"[total] {spent(result.usage)}")
+        say("" if self.answer else "[answer]")
+        say(f"[total] {spent(result.usage)}")
 
     @override
     def stopped(self, result: S2AResult) -> None:
         if self.answer:
-            self._line("")
-        self._line(f"[stopped] {len(result.texts)} text(s) filtered until then; {spent(result.usage)}")
-
-    @staticmethod
-    def _line(text: str) -> None:
-        say(printable(text).rstrip())
+            say("")
+        say(f"[stopped] {len(result.texts)} text(s) filtered until then; {spent(result.usage)}")
 
 
-class RichS2AView(S2AView):
+class RichS2AView(RichView, S2AView):
     """Panels in which what is left out is struck through, for terminals."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from rich.console import Console  # noqa: PLC0415  (an optional dependency)
-
-        self._console = Console(highlight=False)
-        self._status: Any = None
-
-    @override
-    def waiting(self, what: str) -> AbstractContextManager[Any]:
-        self._status = self._console.status(f"{what} …")
-        status: AbstractContextManager[Any] = self._status
-        return status
 
     @override
     def rejected(self, place: Place, violations: list[Violation]) -> None:
         told = "\n".join(map(_told, violations))
-        self._panel(f"{self.given[place].name}: reply {violations[0].attempt + 1} of the filter not used", told, "red")
+        self._told_of(place, f"reply {violations[0].attempt + 1} of the filter not used", told, "red")
 
     @override
     def filtered(self, text: FilteredText) -> None:
@@ -242,11 +207,11 @@ class RichS2AView(S2AView):
         if last := _not_told_yet(text):
             self.rejected(place, last)
         if not text.filtered:
-            self._panel(f"{self.given[place].name}: left as it was", _why(text), "dim" if text.skipped else "yellow")
+            self._told_of(place, "left as it was", _why(text), "dim" if text.skipped else "yellow")
             return
         if text.dropped:
-            self._panel(f"{self.given[place].name}: what is struck through is left out", self._struck(text), "cyan")
-        self._panel(f"{self.given[place].name}: kept", text.text, "green")
+            self._told_of(place, "what is struck through is left out", self._struck(text), "cyan")
+        self._told_of(place, "kept", text.text, "green")
         if len(self.through) == len(self.given):
             self._status.update("answering …")
 
@@ -267,12 +232,10 @@ class RichS2AView(S2AView):
         self._close(f"stopped: {len(result.texts)} text(s) filtered until then; {spent(result.usage)}")
 
     def _close(self, note: str) -> None:
-        from rich.text import Text  # noqa: PLC0415
-
         if self.answer:
             self._console.print()
         self._console.rule()
-        self._console.print(Text(note, style="dim"))
+        self._note(note)
 
     def _struck(self, text: FilteredText) -> Any:
         from rich.text import Text  # noqa: PLC0415
@@ -284,13 +247,8 @@ class RichS2AView(S2AView):
             end = span.end
         return shown.append(printable(original[end:]))
 
-    def _panel(self, heading: str, text: Any, style: str) -> None:
-        from rich.panel import Panel  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        content = Text(printable(text)) if isinstance(text, str) else text
-        title = Text(printable(heading))
-        self._console.print(Panel(content, title=title, title_align="left", border_style=style))
+    def _told_of(self, place: Place, heading: str, content: Any, style: str) -> None:
+        self._panel(f"{self.given[place].name}: {heading}", content, style)
 
 
 def _not_told_yet(text: FilteredText) -> list[Violation]:
@@ -300,8 +258,8 @@ def _not_told_yet(text: FilteredText) -> list[Violation]:
 
 def _told(violation: Violation) -> str:
     items = ", ".join(f"“{item}”" for item in violation.items)
-    wrong = _WRONG.get(violation.kind, violation.kind)  # type: ignore[call-overload]
-    return f"{wrong}: {items}" if items else str(wrong)
+    wrong = _WRONG.get(violation.kind, violation.kind)
+    return f"{wrong}: {items}" if items else wrong
 
 
 def _why(text: FilteredText) -> str:

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from correction_graphs import __version__
-from correction_graphs.cli_output import printable, reason, say, say_json
+from correction_graphs.cli_output import reason, say, say_json
 from correction_graphs.errors import TemplateError
 from correction_graphs.prompts import (
     ROLES,
-    Fault,
     Template,
     examine_template,
     list_templates,
     read_template,
     template_files,
 )
+from correction_graphs.yaml_places import Fault
 
 _SUFFIXES = (".yaml", ".yml")  # by which `template="…"` tells a file from a name
 
@@ -79,7 +79,7 @@ def check(options: argparse.Namespace) -> int:
     else:
         for file, outcome in found:
             for line in _lines(file, outcome):
-                say(printable(line))
+                say(line)
     return int(any(not isinstance(outcome, Checked) for _, outcome in found))
 
 

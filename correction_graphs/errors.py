@@ -26,20 +26,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from pydantic import ValidationError
 
     from correction_graphs.results import CacResult, RainResult, S2AResult
 
 
-def validation_problems(error: ValidationError, *, whole: str = "") -> str:
+def validation_problems(error: ValidationError, *, whole: str = "", known: Iterable[str] = ()) -> str:
     """Say in one line what pydantic found wrong, and where.
 
     Args:
         error: What pydantic raised.
         whole: What to name as the place of a problem that is not one field's.
+        known: The names there are, told where an unknown one was given.
     """
-    places = [(".".join(map(str, found["loc"])) or whole, found["msg"]) for found in error.errors()]
+    names = f"unknown; known are {', '.join(known)}"
+    places = [
+        (".".join(map(str, found["loc"])) or whole, names if known and _unknown(found) else found["msg"])
+        for found in error.errors()
+    ]
     return "; ".join(f"{place}: {problem}" for place, problem in places)
+
+
+def _unknown(found: Mapping[str, Any]) -> bool:
+    """Whether a problem that pydantic found is the name of a field that there is not."""
+    return bool(found["type"] == "extra_forbidden" and len(found["loc"]) == 1)
 
 
 def words(error: BaseException) -> str:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable
 
 # Surrogates cannot be written to a file, and control characters but tab and newline have no place in a text.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def printable(text: str) -> str:
     """Return the text with plain line ends, and with a replacement for what cannot be shown."""
-    return _UNPRINTABLE.sub("\ufffd", re.sub(r"\r\n?", "\n", text))
+    return UNPRINTABLE.sub("\ufffd", re.sub(r"\r\n?", "\n", text))
 
 
 class Html(str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -17,7 +17,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, SkipValidation, ValidationError, field_validator
 
 from correction_graphs.backends.base import RewindableBackend
 from correction_graphs.errors import ConversationError, CorrectionError, SettingsError
@@ -52,7 +52,7 @@ class LocalChatModel(BaseChatModel):
     per_call: ClassVar[frozenset[str]] = frozenset({"temperature", "seed", "max_tokens", "timeout"})
     """Settings that may also be given with a call."""
 
-    backend: Any = Field(exclude=True, repr=False)
+    backend: SkipValidation[RewindableBackend] = Field(exclude=True, repr=False)
     max_tokens: int | None = Field(default=512, ge=1)
     stop: list[str] | None = None
     timeout: float | None = Field(default=None, gt=0)
@@ -68,13 +68,18 @@ class LocalChatModel(BaseChatModel):
             for cause in causes:
                 if isinstance(cause, CorrectionError):  # it says itself what is wrong
                     raise cause from None
-            wrong = [
-                f"`{'.'.join(map(str, found['loc']))}` is {found['input']!r}: {found['msg']}"
-                if found["loc"]
-                else found["msg"]
-                for found in error.errors()
-            ]
+            wrong = [self._problem(found) for found in error.errors()]
             raise SettingsError("; ".join(wrong)) from error
+
+    @classmethod
+    def _problem(cls, found: Mapping[str, Any]) -> str:
+        """Say what pydantic found wrong."""
+        name = ".".join(map(str, found["loc"]))
+        if found["type"] == "missing":
+            return f"`{name}` is missing; `{cls.__name__}.from_gguf(path)` loads a GGUF file"
+        if found["type"] == "extra_forbidden":
+            return f"`{name}` is no setting of {cls.__name__}; known are {', '.join(cls.model_fields)}"
+        return f"`{name}` is {found['input']!r}: {found['msg']}" if name else str(found["msg"])
 
     @classmethod
     def from_gguf(
@@ -128,7 +133,7 @@ class LocalChatModel(BaseChatModel):
     @classmethod
     def _check_backend(cls, value: Any) -> Any:
         if not isinstance(value, RewindableBackend):
-            raise ValueError(f"`backend` is {value!r}; give a RewindableBackend, or use `from_gguf(path)`")  # noqa: TRY004
+            raise SettingsError(f"`backend` is {value!r}; give a RewindableBackend, or use `from_gguf(path)`")
         return value
 
     @property
@@ -148,8 +153,7 @@ class LocalChatModel(BaseChatModel):
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        tokens: list[int] = self.backend.tokenize(text)
-        return tokens
+        return self.backend.tokenize(text)
 
     def _generate(
         self,

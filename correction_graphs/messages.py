@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
@@ -17,7 +18,7 @@ def check_conversation(messages: Sequence[BaseMessage]) -> None:
     """Raise unless the conversation is one that a model is to answer now.
 
     Raises:
-        ConversationError: If there are no messages, or the last one is an answer already.
+        ConversationError: If there are no messages, or only system messages, or the last one is an answer already.
     """
     if not messages:
         raise ConversationError('"messages" is empty; give at least one message, such as ("user", "your question")')
@@ -25,6 +26,11 @@ def check_conversation(messages: Sequence[BaseMessage]) -> None:
         raise ConversationError(
             "the conversation ends in an AI message, so there is nothing to answer; "
             "append the user's next message, or leave the last answer out to have it written again"
+        )
+    if all(message.type == "system" for message in messages):
+        raise ConversationError(
+            "the conversation has system messages only, so there is no question to answer, or to ask again; append the "
+            'user\'s, such as ("user", "your question")'
         )
 
 
@@ -36,6 +42,13 @@ def answer_of(message: AIMessage) -> str:
         refusals = [message.additional_kwargs.get("refusal"), *(block.get("refusal") for block in blocks)]
         text = next((refusal for refusal in refusals if refusal and isinstance(refusal, str)), text)
     return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no Unicode text
+
+
+def with_own_id(message: AIMessage, others: Iterable[BaseMessage] = ()) -> AIMessage:
+    """Return a message with an id that none of the others has: LangGraph replaces a message by one with its id."""
+    if message.id and all(message.id != other.id for other in others):
+        return message
+    return message.model_copy(update={"id": str(uuid4())})
 
 
 def is_from_user(message: BaseMessage) -> TypeGuard[HumanMessage]:

@@ -25,6 +25,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import TypeAdapter
 
 from correction_graphs.errors import MissingExtraError, ModelFileError, SettingsError
+from correction_graphs.messages import with_own_id
 from correction_graphs.results import Record
 
 ModelLike = str | os.PathLike[str] | Runnable[Any, Any]
@@ -77,7 +78,7 @@ class AnswerModel(Runnable[Sequence[BaseMessage], AIMessage]):
                 f"the model {self.name!r} returned {type(reply).__name__}; "
                 "a model takes messages and returns an AI message, or is a graph that appends one to `messages`"
             )
-        return reply if reply.id else reply.model_copy(update={"id": str(uuid4())})
+        return with_own_id(reply)
 
 
 def _as_answer(last: AIMessage | ToolMessage, state: Mapping[str, Any]) -> AIMessage:
@@ -130,6 +131,25 @@ def load_model(model: ModelLike, **settings: Any) -> Runnable[Any, Any]:
         f"`model` is {model!r}; give a chat model, a compiled graph, the path of a .gguf file, "
         "'hf:OWNER/REPO/FILE.gguf', 'smollm2', or a provider string such as 'openai:gpt-5-mini'"
     )
+
+
+def is_local(model: object) -> bool:
+    """Whether `load_model` loads this here, as a `ChatLlama`: a path, "smollm2", or a text that names a GGUF file.
+
+    A provider string is not local, whatever it stands for, nor is a model that was made already. Settings such as
+    `n_threads` are for local models alone.
+
+    Example:
+        ```python
+        from correction_graphs.models import is_local
+
+        assert is_local("models/smollm2.gguf")
+        assert not is_local("openai:gpt-5-mini")
+        ```
+    """
+    if not isinstance(model, str):
+        return isinstance(model, os.PathLike)
+    return model == "smollm2" or model.startswith("hf:") or model.lower().endswith(".gguf")
 
 
 def smollm2_path() -> Path:

@@ -1,19 +1,20 @@
-"""What the nodes of the graphs share: counting what is called inside, keeping it quiet, saying what went wrong."""
+"""What the graphs share: checking what they are built with, counting and keeping quiet what their nodes call."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, Callbacks
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langgraph.cache.base import BaseCache
 from langgraph.config import get_stream_writer
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END
 
-from correction_graphs.errors import SettingsError
+from correction_graphs.budget import Budget
+from correction_graphs.errors import SettingsError, carry
 from correction_graphs.streaming import ANSWER_TAG
 from correction_graphs.usage import UsageMeter
 
@@ -83,13 +84,8 @@ def let_pass(error: BaseException, result: object) -> None:
     if isinstance(error, GraphBubbleUp):
         raise error
     if not isinstance(error, Exception):
-        error.result = result  # type: ignore[attr-defined]
+        carry(error, result)
         raise error
-
-
-def words(error: BaseException) -> str:
-    """Say in one line what an error says."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def emit(kind: str, **data: Any) -> None:
@@ -97,11 +93,21 @@ def emit(kind: str, **data: Any) -> None:
     get_stream_writer()({"type": kind, **data})
 
 
-def expect(name: str, value: object, allowed: Mapping[Any, Any] | tuple[Any, ...], *, also: str = "") -> None:
-    """Raise unless an argument is one of the values it may have.
+def require_budget(budget: object) -> None:
+    """Raise unless this is a `Budget`, or None.
 
     Raises:
-        SettingsError: Names the argument, its value, and the values it may have.
+        SettingsError: If it is something else.
     """
-    if value not in tuple(allowed):  # a mapping would want it hashable
-        raise SettingsError(f"`{name}` is {value!r}; it is one of {', '.join(map(repr, allowed))}{also}")
+    if budget is not None and not isinstance(budget, Budget):
+        raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
+
+
+def require_cache(cache: object) -> None:
+    """Raise unless this is a cache of LangGraph, or None.
+
+    Raises:
+        SettingsError: If it is something else.
+    """
+    if cache is not None and not isinstance(cache, BaseCache):
+        raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -34,6 +33,7 @@ from pydantic import (
 
 from correction_graphs.errors import TemplateError
 from correction_graphs.results import TemplateInfo
+from correction_graphs.yaml_places import Fault, FaultyError, fault_after, fault_at, mark_of, parsed
 
 _TOKEN = re.compile(r"(?P<open>\{\{)|(?P<close>\}\})|\{(?P<slot>[a-z][a-z0-9_]*)\}|(?P<stray>[{}])")
 _NAME = re.compile(r"\w[\w.-]*")
@@ -376,20 +376,6 @@ def parse_template(text: str, *, where: str = "template") -> Template:
         return _template_in(text)
 
 
-class Fault(NamedTuple):
-    """Something that is wrong with a template's file.
-
-    Attributes:
-        text: What is wrong, and what would be right.
-        line: Where it is, counted from 1; None if it is about the file as a whole.
-        column: Likewise.
-    """
-
-    text: str
-    line: int | None = None
-    column: int | None = None
-
-
 def examine_template(path: Path, *, method: str | None = None) -> Template | tuple[Fault, ...]:
     """Read a template from a file, or return all that is wrong with it, from top to bottom.
 
@@ -399,43 +385,35 @@ def examine_template(path: Path, *, method: str | None = None) -> Template | tup
     """
     try:
         return _template_in(_decoded(_bytes_of(path)), method)
-    except _FaultyError as found:
+    except FaultyError as found:
         return found.faults
     except TemplateError as error:
         return (Fault(str(error)),)
 
 
 def _template_in(text: str, method: str | None = None) -> Template:
-    node, content = _parsed(text)
+    node, content = parsed(text)
     if node is None or not isinstance(content, dict):
         found = "nothing" if node is None else "a list" if isinstance(content, list) else "text"
         problem = f"a template is a mapping of {_quoted(Template.model_fields)}, but this is {found}"
-        raise _FaultyError(_fault(problem, node.start_mark if node else None))
+        raise FaultyError(fault_at(problem, node.start_mark if node else None))
     try:
         template = Template.model_validate(content)
     except ValidationError as error:
         problems = _all_problems(content, error)
-        faults = [_fault(f"{path}: {problem}", _mark_of(path, node)) for path, problem in problems]
-        raise _FaultyError(*sorted(faults, key=lambda fault: fault[1:])) from error
+        faults = [fault_at(f"{path}: {problem}", mark_of(path, node)) for path, problem in problems]
+        raise FaultyError(*sorted(faults, key=lambda fault: fault[1:])) from error
     if method not in (None, template.method):
         problem = f"method: {template.method!r}, but a template for {method!r} is needed"
-        raise _FaultyError(_fault(problem, _mark_of("method", node)))
+        raise FaultyError(fault_at(problem, mark_of("method", node)))
     return template
-
-
-class _FaultyError(Exception):
-    """A text is no template; keeps all that is wrong with it."""
-
-    def __init__(self, *faults: Fault) -> None:
-        self.faults = faults
-        super().__init__(*faults)
 
 
 @contextmanager
 def _faults_as_error(where: str) -> Iterator[None]:
     try:
         yield
-    except _FaultyError as found:
+    except FaultyError as found:
         at = [f", line {fault.line}, column {fault.column}" if fault.line else "" for fault in found.faults]
         told = [f"{where}{place}: {fault.text}" for place, fault in zip(at, found.faults, strict=True)]
         raise TemplateError("\n".join(told)) from found
@@ -466,7 +444,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode()
-        raise _FaultyError(_fault_after(before, f"not UTF-8 ({error.reason}); save the file as UTF-8")) from error
+        raise FaultyError(fault_after(before, f"not UTF-8 ({error.reason}); save the file as UTF-8")) from error
 
 
 def template_files(method: str) -> dict[str, Path]:
@@ -499,75 +477,6 @@ def _shipped_file(name: str, method: str) -> Path:
             "To use a file of your own, give its path, such as 'my_template.yaml'."
         )
     return path
-
-
-# --- YAML ---------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Composes YAML in which everything is written out, and nothing asks to be constructed."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            raise _refused("aliases are not allowed in a template; write the text out", event)
-        if getattr(event, "tag", None) is not None:
-            raise _refused("tags are not allowed in a template; put the text in quotes", event)
-        return super().compose_node(parent, index)
-
-
-def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
-
-
-def _parsed(text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the nodes of a document, which know their places, and the same as texts, lists and dicts."""
-    try:
-        node = yaml.compose(text, _Loader)
-        return node, None if node is None else _plain(node)
-    except yaml.MarkedYAMLError as error:
-        problem = ": ".join(part for part in (error.context, error.problem) if part)
-        raise _FaultyError(_fault(problem, error.problem_mark)) from error
-    except yaml.reader.ReaderError as error:
-        problem = f"the character {chr(error.character)!r} is not allowed; write it as an escape in double quotes"
-        raise _FaultyError(_fault_after(text[: error.position], problem)) from error
-    except RecursionError as error:
-        raise _FaultyError(Fault("nested too deeply to be a template")) from error
-
-
-def _plain(node: yaml.Node) -> Any:
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item) for item in node.value]
-    if not isinstance(node, yaml.MappingNode):
-        return node.value
-    content: dict[str, Any] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _refused("a key must be text; a value that starts with a brace needs quotes", key)
-        if node.flow_style and isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
-            raise _refused(f"{{{key.value}}} is a mapping in YAML; a value that starts with a brace needs quotes", node)
-        if key.value in content:
-            raise _refused(f"the key {key.value!r} is given twice", key)
-        content[key.value] = _plain(value)
-    return content
-
-
-def _mark_of(path: str, node: yaml.Node, nearest: yaml.Mark | None = None) -> yaml.Mark | None:
-    """Return where the key of a dotted path stands, or else the nearest key above it."""
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if path == key.value or path.startswith(f"{key.value}."):
-            return _mark_of(path[len(key.value) + 1 :], value, key.start_mark)
-    return nearest or node.start_mark
-
-
-def _fault(text: str, mark: yaml.Mark | None) -> Fault:
-    """Return a fault at a mark, by default at the beginning."""
-    return Fault(text, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
-
-
-def _fault_after(before: str, text: str) -> Fault:
-    """Return a fault right after what is in order."""
-    return Fault(text, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 # --- Problems -----------------------------------------------------------------------------------------------------
@@ -654,18 +563,18 @@ def _unstated(text: str, labels: Labels) -> Iterator[str]:
         yield f"the verdict field {labels.verdict[0]!r}"
     # Longest first, since a label inside a longer one is not a mention of it: "unbiased" does not state "biased".
     every = sorted((*labels.passing, *labels.failing), key=len, reverse=True)
-    stated = set(re.findall("|".join(_whole(label) for label in every), words))
+    stated = set(re.findall("|".join(whole_word(label) for label in every), words))
     if stated.isdisjoint(labels.passing):
         yield f"a passing label ({_quoted(labels.passing)})"
     if stated.isdisjoint(labels.failing):
         yield f"a failing label ({_quoted(labels.failing)})"
 
 
-def _whole(label: str) -> str:
-    """Return a pattern for a label as a whole word; scripts that put no spaces between words have no such edges."""
-    before = r"(?<![A-Za-z0-9_])" if re.match(r"\w", label, re.ASCII) else ""
-    after = r"(?![A-Za-z0-9_])" if re.match(r"\w", label[-1], re.ASCII) else ""
-    return f"{before}{re.escape(label)}{after}"
+def whole_word(word: str) -> str:
+    """Return a pattern for a whole word; scripts that put no spaces between words have no such edges."""
+    before = r"(?<![A-Za-z0-9_])" if re.match(r"\w", word, re.ASCII) else ""
+    after = r"(?![A-Za-z0-9_])" if re.match(r"\w", word[-1], re.ASCII) else ""
+    return f"{before}{re.escape(word)}{after}"
 
 
 # --- Texts --------------------------------------------------------------------------------------------------------

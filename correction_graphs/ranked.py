@@ -15,15 +15,17 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langgraph.errors import GraphBubbleUp
 
+from correction_graphs.arguments import whole_number
 from correction_graphs.checkers.adapters import CheckerLike, as_checker
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.human import HumanChecker
 from correction_graphs.checkers.outcomes import read_outcome
-from correction_graphs.errors import BudgetExceededError, SettingsError
+from correction_graphs.errors import SettingsError, words
 from correction_graphs.messages import answer_of, fence, question_of, squeezed
 from correction_graphs.models import AnswerModel, ModelLike
 from correction_graphs.results import Round, Verdict
 from correction_graphs.strategies import RevisionRequest, asking_instead, critique_of
+from correction_graphs.usage import refusal_in
 
 Output = TypeVar("Output")
 
@@ -104,8 +106,7 @@ class Ranked(Runnable[RevisionRequest, list[AnyMessage]]):
         checker: CheckerLike | None = None,
     ) -> None:
         for name, value in (("samples", samples), ("keep", keep)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SettingsError(f"`{name}` is {value!r}; give a number of answers, 1 or more")
+            whole_number(name, value, 1, "a number of answers")
         self.name = "ranked"
         self.samples = samples
         self.keep = keep
@@ -219,7 +220,7 @@ def verdicts_from(outcomes: Sequence[object], name: str, *, tolerant: bool) -> l
 
 
 def _unknown(crash: Exception) -> Verdict:
-    return Verdict(passed=None, error=f"{type(crash).__name__}: {crash}")
+    return Verdict(passed=None, error=words(crash))
 
 
 def _verdict_from(outcome: object, name: str) -> Verdict | Exception:
@@ -239,14 +240,14 @@ def survivors(outcomes: Sequence[Output | Exception], problem: str, *, tolerant:
 
     Raises:
         ExceptionGroup: If it is so, and may not be.
-        GraphBubbleUp, BudgetExceededError: If one of them raised it; these are no failures.
+        GraphBubbleUp, BudgetExceededError: If one of them raised it, or from it; these are no failures.
     """
     crashes = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     for crash in crashes:
-        if isinstance(crash, GraphBubbleUp | BudgetExceededError):
+        if isinstance(crash, GraphBubbleUp) or refusal_in(crash):
             raise crash
     if crashes and len(crashes) == len(outcomes) and not tolerant:
-        told = "; ".join(dict.fromkeys(f"{type(crash).__name__}: {crash}" for crash in crashes))
+        told = "; ".join(dict.fromkeys(map(words, crashes)))
         raise ExceptionGroup(f"{problem} ({told})", crashes)
     return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
 

@@ -154,6 +154,9 @@ class TemplateInfo(Record):
     language: str
     sha256: str
 
+    def __str__(self) -> str:
+        return f"{self.name}, version {self.version}, language {self.language}"
+
 
 class CacResult(Record):
     """How a Checking-as-Context run got to its answer.

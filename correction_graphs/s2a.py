@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, NotRequired
-from uuid import uuid4
 
 from langchain_core.documents import Document
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -31,7 +30,7 @@ from typing_extensions import TypedDict
 
 from correction_graphs.budget import Budget
 from correction_graphs.caching import CachedAnswers
-from correction_graphs.errors import GenerationError, SettingsError
+from correction_graphs.errors import GenerationError, words
 from correction_graphs.filtering.rewriting import (
     Mode,
     Rewrite,
@@ -39,9 +38,9 @@ from correction_graphs.filtering.rewriting import (
     SkipIf,
     kept_documents,
 )
-from correction_graphs.messages import answer_of, check_conversation
+from correction_graphs.messages import answer_of, check_conversation, with_own_id
 from correction_graphs.models import AnswerModel, ModelLike
-from correction_graphs.nodes import Aloud, Quietly, UnlessEnded, emit, let_pass, words
+from correction_graphs.nodes import Aloud, Quietly, UnlessEnded, emit, let_pass, require_cache
 from correction_graphs.prompts import Template
 from correction_graphs.results import S2AResult
 from correction_graphs.s2a_rules import Memory, OnFilterFailure, Plan, Progress, Rules
@@ -180,8 +179,7 @@ def build_s2a_graph(
         graph = builder.compile(name="filtered")
         ```
     """
-    if cache is not None and not isinstance(cache, BaseCache):
-        raise SettingsError(f"`cache` is {cache!r}; give a LangGraph cache, such as InMemoryCache()")
+    require_cache(cache)
     rules = Rules.of(
         template=template,
         rewrite=rewrite,
@@ -357,8 +355,7 @@ class _Answer(_Node):
         return self._live and meter.usage.model_calls > 0
 
     def _read(self, state: State, reply: AIMessage, meter: UsageMeter) -> dict[str, Any]:
-        if any(message.id == reply.id for message in state["messages"]):  # it would replace that message
-            reply = reply.model_copy(update={"id": str(uuid4())})
+        reply = with_own_id(reply, state["messages"])
         result = self._rules.result(state["s2a_progress"], meter.usage)
         emit(
             "s2a.end",

@@ -18,9 +18,10 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 from pydantic import BaseModel, ConfigDict
 
+from correction_graphs.arguments import expect
 from correction_graphs.budget import Budget
 from correction_graphs.checkers.adapters import require_one_argument
-from correction_graphs.errors import ConversationError, FilterError, SettingsError
+from correction_graphs.errors import ConversationError, FilterError, SettingsError, words
 from correction_graphs.filtering.rewriting import (
     DOCUMENT_ROLES,
     Asking,
@@ -35,7 +36,7 @@ from correction_graphs.filtering.rewriting import (
 )
 from correction_graphs.generators import afollow, follow
 from correction_graphs.messages import text_of
-from correction_graphs.nodes import Quietly, emit, expect, let_pass, words
+from correction_graphs.nodes import Quietly, emit, let_pass, require_budget
 from correction_graphs.prompts import Template, load_template
 from correction_graphs.results import FilteredText, S2AResult, Usage
 from correction_graphs.usage import UsageMeter, refusal_in, shared_budget
@@ -183,8 +184,7 @@ class Rules(NamedTuple):
             _require_plain("skip_if", skip_if, "a text")
         else:
             expect("skip_if", skip_if, (None, "clean"), also=", or a function from text to bool")
-        if budget is not None and not isinstance(budget, Budget):
-            raise SettingsError(f"`budget` is {budget!r}; give a Budget, such as Budget(model_calls=6)")
+        require_budget(budget)
         filtering = Filtering(load_template(template, method="s2a"), rewrite, guards, skip_if)
         filtering.template.require(
             *filtering.roles,
@@ -204,10 +204,10 @@ class Rules(NamedTuple):
             ConversationError: If `documents` holds something else.
             TemplateError: If there are documents, and the template has no words for them.
         """
-        if isinstance(documents, Document):
-            raise ConversationError('"documents" is one Document; give a list')
-        if odd := next((each for each in documents if not isinstance(each, Document)), None):
-            raise ConversationError(f'"documents" holds {odd!r:.200}; give LangChain Documents')
+        if not isinstance(documents, list | tuple):
+            raise ConversationError(f'"documents" is {documents!r:.200}; give a list of LangChain Documents')
+        if odd := [each for each in documents if not isinstance(each, Document)]:
+            raise ConversationError(f'"documents" holds {odd[0]!r:.200}; give LangChain Documents')
         if documents:
             self.filtering.template.require(*DOCUMENT_ROLES)
         try:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AnyMessage
-from langchain_core.runnables import Runnable, RunnableConfig, run_in_executor
+from langchain_core.runnables import Runnable, RunnableConfig
 
-from correction_graphs.checkers.adapters import require_one_argument, run_awaitable
+from correction_graphs.arguments import expect
+from correction_graphs.checkers.adapters import acalled, called, require_one_argument
 from correction_graphs.checkers.base import Checker
 from correction_graphs.errors import SettingsError
 from correction_graphs.models import AnswerModel
@@ -48,17 +48,13 @@ class BoundStrategy:
         """
         if isinstance(self.given, Runnable):
             return read_context(self.given.invoke(request, config))
-        context = self.given(request)
-        return read_context(run_awaitable(context) if inspect.isawaitable(context) else context)
+        return read_context(called(self.given, request))
 
     async def ainvoke(self, request: RevisionRequest, config: RunnableConfig | None = None) -> tuple[AnyMessage, ...]:
         """Return what the next answer is written from; a sync function runs in a worker thread. Raises as `invoke`."""
         if isinstance(self.given, Runnable):
             return read_context(await self.given.ainvoke(request, config))
-        if inspect.iscoroutinefunction(self.given):
-            return read_context(await self.given(request))
-        context = await run_in_executor(config, self.given, request)
-        return read_context(await context if inspect.isawaitable(context) else context)
+        return read_context(await acalled(self.given, request, config))
 
     def opening(self, messages: Sequence[AnyMessage], template: Template) -> Sequence[AnyMessage]:
         """Return what the first answer is written from: the conversation, unless the strategy has a say in it."""
@@ -91,10 +87,6 @@ def as_strategy(strategy: StrategyLike, *, model: AnswerModel, checker: Checker)
         require_one_argument("strategy", strategy, "a RevisionRequest")
         name = getattr(strategy, "__name__", type(strategy).__name__)
         return BoundStrategy(name, getattr(strategy, "role", None), strategy)
-    if strategy not in tuple(STRATEGIES):  # a mapping would want it hashable
-        names = ", ".join(map(repr, get_args(StrategyName)))
-        raise SettingsError(
-            f"`strategy` is {strategy!r}; it is one of {names}, or a function from RevisionRequest to messages"
-        )
-    function, role = STRATEGIES[strategy]
-    return BoundStrategy(strategy, role, function)
+    expect("strategy", strategy, get_args(StrategyName), also=", or a function from RevisionRequest to messages")
+    name = cast("StrategyName", strategy)
+    return BoundStrategy(name, STRATEGIES[name][1], STRATEGIES[name][0])

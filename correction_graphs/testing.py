@@ -72,7 +72,7 @@ class ScriptedChatModel(BaseChatModel):
         self._asked.append(list(messages))
         if call >= len(self.replies):
             raise AssertionError(
-                f"the scripted model was called {call + 1} times, but its script has {len(self.replies)} replies; "
+                f"the scripted model was called {call + 1} times, but its script ends after {len(self.replies)}; "
                 f"the last call asked: {messages[-1].text!r}"
             )
         reply = self.replies[call]

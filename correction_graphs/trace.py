@@ -7,12 +7,11 @@ gets into a page but through `html_page`, and none into Markdown but through `fe
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from correction_graphs.html_page import Html, block, element, folded, page, printable, section, table
+from correction_graphs.text_changes import Change, changes
 
 if TYPE_CHECKING:  # `results` imports this module, in the methods that call it
     from correction_graphs.results import CacResult, CacStatus, Round, Usage, Verdict, Vote
@@ -51,107 +50,27 @@ def scored(done: Round) -> str:
     return f"score {done.verdict.score:g}{change}"
 
 
-def spent(usage: Usage) -> str:
-    """Tell in a line what was spent."""
-    calls = f"{usage.model_calls} model call{'' if usage.model_calls == 1 else 's'}"
-    return (
-        f"{calls}, {usage.input_tokens} tokens in ({usage.cached_tokens} cached), {usage.output_tokens} out, "
-        f"{usage.seconds:.1f} s{_extras(usage)}"
-    )
+def spent(usage: Usage, *, calls: bool = True) -> str:
+    """Tell in a line what was spent.
 
-
-def _extras(usage: Usage) -> str:
-    """Tell what most runs have nothing to say of."""
-    silent = f", {usage.unreported_calls} of them without a count of tokens" if usage.unreported_calls else ""
-    return silent + (f", cost {usage.cost:.6g}" if usage.cost is not None else "")
-
-
-# What changed from one answer to the next
-
-
-class Change(NamedTuple):
-    """A piece of text that two answers share, or that only the older ("del") or the newer one ("ins") has."""
-
-    kind: Literal["same", "del", "ins"]
-    text: str
-
-
-# Chinese and Japanese put no spaces between words; there each character counts as one. Whitespace goes with what
-# precedes it, and is not looked at when words are matched.
-_ALONE = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef"
-_WORD = re.compile(rf"([{_ALONE}]|[^\s{_ALONE}]*)(\s*)")
-_LINE = re.compile(r"([^\n]*)(\n*)")
-_MOST_COMPARISONS = 50_000_000  # in the worst case, which takes a second; 1800 words of prose, all of them new
-
-
-def changes(old: str, new: str) -> list[Change]:
-    """Compare two texts word by word, or line by line where they are too long for that.
-
-    Without the "ins" pieces the result is exactly `old`, without the "del" pieces exactly `new`. For very long texts
-    the time grows with their length only: where even their lines are too many to compare, all of the text is new.
+    Args:
+        usage: What was spent.
+        calls: Whether to tell how many calls there were; of a single one that goes without saying.
     """
-    for unit in (_WORD, _LINE):
-        before, after = _units(unit, old), _units(unit, new)
-        pairs = _matched([word for word, _ in before], [word for word, _ in after])
-        if pairs is not None:
-            return _joined(_pieces(before, after, pairs))
-    return _joined([Change("del", old), Change("ins", new)])
-
-
-def _units(unit: re.Pattern[str], text: str) -> list[tuple[str, str]]:
-    """Cut a text into words, or lines, each with the whitespace after it."""
-    return [(found[1], found[2]) for found in unit.finditer(text) if found[0]]
-
-
-def _matched(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Return which words of two texts are the same ones, by their places; None if it would take too long to tell."""
-    start = _shared(before, after)
-    end = _shared(before[start:][::-1], after[start:][::-1])
-    old, new = before[start : len(before) - end], after[start : len(after) - end]
-    counts = Counter(new)
-    if sum(counts[word] for word in old) * min(len(old), len(new)) > _MOST_COMPARISONS:
-        return None
-    found = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
-    return [
-        *((place, place) for place in range(start)),
-        *((start + i + n, start + j + n) for i, j, size in found for n in range(size)),
-        *((len(before) - n, len(after) - n) for n in range(end, 0, -1)),
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    told = [
+        _calls(usage.model_calls) if calls else "",
+        f"{usage.input_tokens} tokens in{cached}",
+        f"{usage.output_tokens} out",
+        f"{usage.seconds:.1f} s",
+        f"{_calls(usage.unreported_calls)} without a count of tokens" if usage.unreported_calls else "",
+        f"cost {usage.cost:.6g}" if usage.cost is not None else "",
     ]
+    return ", ".join(filter(None, told))
 
 
-def _shared(before: Sequence[str], after: Sequence[str]) -> int:
-    """Count the words that two texts begin with in common."""
-    pairs = enumerate(zip(before, after, strict=False))
-    return next((place for place, (old, new) in pairs if old != new), min(len(before), len(after)))
-
-
-def _pieces(
-    before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]], pairs: Iterable[tuple[int, int]]
-) -> Iterator[Change]:
-    i = j = 0
-    for old, new in [*pairs, (len(before), len(after))]:
-        yield from (Change("del", word + space) for word, space in before[i:old])
-        yield from (Change("ins", word + space) for word, space in after[j:new])
-        if old < len(before):
-            (word, space), (_, now) = before[old], after[new]
-            yield Change("same", word)
-            yield from [Change("same", space)] if space == now else [Change("del", space), Change("ins", now)]
-        i, j = old + 1, new + 1
-
-
-def _joined(pieces: Iterable[Change]) -> list[Change]:
-    """Join neighbours of one kind, what was taken out before what was put in."""
-    joined: list[Change] = []
-    gone = come = ""
-    for kind, text in [*pieces, Change("same", "")]:
-        gone, come = gone + text * (kind == "del"), come + text * (kind == "ins")
-        if kind == "same" and text and not (gone or come) and joined:
-            joined[-1] = Change("same", joined[-1].text + text)
-        elif kind == "same" and (text or gone or come):
-            joined += [piece for piece in (Change("del", gone), Change("ins", come)) if piece.text]
-            joined.append(Change("same", text))
-            gone = come = ""
-    return [piece for piece in joined if piece.text]
+def _calls(count: int) -> str:
+    return f"{count} model call{'' if count == 1 else 's'}"
 
 
 def _answers(result: CacResult) -> Iterator[tuple[Round, list[Change]]]:
@@ -222,7 +141,7 @@ def _facts(result: CacResult) -> list[tuple[str, str]]:
     facts = [
         ("Spent", spent(result.usage)),
         ("Strategy", result.strategy),
-        ("Template", f"{used.name}, version {used.version}, language {used.language}" if used else ""),
+        ("Template", str(used) if used else ""),
         ("Template SHA-256", used.sha256 if used else ""),
         ("Error", result.error or ""),
     ]

@@ -37,7 +37,7 @@ from correction_graphs import RainSettings, Template, __version__, load_template
 from correction_graphs.backends.cached import CachedBackend
 from correction_graphs.cac import create_cac_graph
 from correction_graphs.errors import CorrectionError
-from correction_graphs.models import load_model
+from correction_graphs.models import is_local, load_model
 from correction_graphs.rain.graph import create_rain_graph
 from correction_graphs.s2a import create_s2a_graph
 
@@ -210,7 +210,7 @@ class Settings:
     @property
     def is_local(self) -> bool:
         """Whether the model computes on the worker's machine."""
-        return self.model == "smollm2" or self.model.startswith("hf:") or self.model.lower().endswith(".gguf")
+        return is_local(self.model)
 
     def sampling(self) -> dict[str, Any]:
         """What was said of sampling; a provider may not know these words, so what was not said is not passed on."""

@@ -26,7 +26,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from correction_graphs import CaCMiddleware, HumanChecker, RainSettings, S2AMiddleware
 from correction_graphs.cac import create_cac_graph
-from correction_graphs.models import load_model
+from correction_graphs.models import is_local, load_model
 from correction_graphs.rain.graph import create_rain_graph
 from correction_graphs.s2a import create_s2a_graph
 
@@ -62,8 +62,7 @@ def served(build: Callable[[], Graph]) -> Callable[[], Coroutine[Any, Any, Graph
 @cache
 def load(spec: str) -> Any:
     """Load a model, once for all graphs."""
-    is_local = spec == "smollm2" or spec.startswith("hf:") or spec.lower().endswith(".gguf")
-    settings = {"n_threads": int(THREADS)} if THREADS and is_local else {}
+    settings = {"n_threads": int(THREADS)} if THREADS and is_local(spec) else {}
     return load_model(spec, max_tokens=MAX_TOKENS, **settings)
 
 

@@ -22,7 +22,11 @@ from correction_graphs.filtering.numbers import numbers_in
 from correction_graphs.filtering.replies import Reply, read_sections, read_single
 from correction_graphs.filtering.words import AUXILIARIES, QUESTION_WORDS, REQUESTS, STARTERS, STOP
 
-MODULES = [f"correction_graphs.filtering.{name}" for name in ("replies", "guards", "alignment", "numbers", "words")]
+MODULES = [
+    "correction_graphs.thoughts",
+    *(f"correction_graphs.filtering.{name}" for name in ("replies", "guards", "names", "exchanges", "texts")),
+    *(f"correction_graphs.filtering.{name}" for name in ("alignment", "numbers", "words")),
+]
 
 _LABELS = {"en": (("Context", "Facts"), ("Question", "Task")), "zh": (("背景", "上下文"), ("问题",))}
 _BETWEEN = "\x1e"
@@ -30,7 +34,7 @@ _ORDINARY = STOP | STARTERS | REQUESTS | QUESTION_WORDS | AUXILIARIES
 
 WORDS = [
     _BETWEEN, "Context: ", "Question: ", "**Context:** ", "## Question\n", "背景：", "问题：", "(none)", "<think>",
-    "</think>", "```\n", "---\n", "Sure! Here is the rewritten text:\n", "\n\nNote: I removed the opinion.", "I think ",
+    "</think>", "[reasoning] ", "```\n", "---\n", "Sure! Here is the rewritten text:\n", "\n\nNote: I removed the opinion.", "I think ",
     "obviously ", "What is the capital of Australia?", "Sydney ", "Canberra ", "Tom has 5 apples ", "not ", "isn't ",
     "1,000 ", "1.5 ", "-3", "1/2", " million", "twelve ", "dozen ", "一千", "不", "北京", "小明", "“", "”", '"', "「", "」",
     "https://a.example/b ", "a@b.example ", "\n", ". ", "? ", "; ", ", ", "Mr. ", "no. 5", "'s ", "’", "é", "\u0301", "１",

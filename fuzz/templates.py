@@ -17,7 +17,7 @@ from common import require
 from correction_graphs.errors import TemplateError
 from correction_graphs.prompts import ROLES, Template, examine_template, load_template, parse_template, read_template
 
-MODULES = ["correction_graphs.prompts"]
+MODULES = ["correction_graphs.prompts", "correction_graphs.yaml_places"]
 
 WORDS = [
     "name: ", "version: ", "language: ", "method: ", "labels:\n", "  pass: ", "  fail: ", "  verdict: ", "  critique: ",

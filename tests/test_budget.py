@@ -7,10 +7,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from correction_graphs import Budget, Usage
 from correction_graphs.budget import Price
+from correction_graphs.errors import SettingsError
 
 TABLE = {"gpt-5-mini": Price(input=0.25, output=2.0, cached_input=0.025), "gpt-5": Price(input=1.25, output=10)}
 
@@ -107,12 +107,12 @@ def test_prices_may_be_plain_numbers_and_survive_json():
     ],
 )
 def test_money_without_prices_and_prices_that_are_none_are_refused(wrong):
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         Budget(**wrong)
 
 
 def test_money_without_prices_is_told_what_to_give():
-    with pytest.raises(ValidationError, match=r"`money` and `prices` go together: give `prices` as \{MODEL NAME"):
+    with pytest.raises(SettingsError, match=r"`money` and `prices` go together: give `prices` as \{MODEL NAME"):
         Budget(money=0.05)
 
 

@@ -20,10 +20,17 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from pydantic import ValidationError
 
-from correction_graphs import LLMCritic, Verdict, create_cac_graph, create_s2a_graph
+from correction_graphs import LLMCritic, Verdict, create_cac_graph, create_rain_graph, create_s2a_graph
 from correction_graphs.checkers.base import Checker
-from correction_graphs.errors import CheckerError, GenerationError, RunError, SettingsError, StrategyError
-from correction_graphs.testing import ScriptedChatModel
+from correction_graphs.errors import (
+    CheckerError,
+    ConversationError,
+    GenerationError,
+    RunError,
+    SettingsError,
+    StrategyError,
+)
+from correction_graphs.testing import ScriptedChatModel, ToyBackend
 
 ASK = {"messages": [HumanMessage("Which city?", id="question")]}
 THREAD = {"configurable": {"thread_id": "1"}}
@@ -278,6 +285,19 @@ def test_arguments_that_could_never_work_fail_when_the_graph_is_built(arguments,
 def test_a_refusal_is_an_answer_and_not_an_empty_one(refusal):
     out = create_cac_graph(ScriptedChatModel([refusal]), checker=accepts("I cannot.")).invoke(ASK)
     assert (out["cac"].status, out["cac"].answer) == ("passed", "I cannot.")
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        create_cac_graph(ScriptedChatModel([]), checker=lambda _: True),
+        create_s2a_graph(ScriptedChatModel([])),
+        create_rain_graph(ToyBackend(), judge=lambda text: 1.0),
+    ],
+)
+def test_a_conversation_of_system_messages_is_refused(graph):
+    with pytest.raises(ConversationError, match="system messages only"):
+        graph.invoke({"messages": [("system", "Be brief.")]})
 
 
 HALF = "blue \ud83d"

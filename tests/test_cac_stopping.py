@@ -9,7 +9,6 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
-from pydantic import ValidationError
 
 from correction_graphs import Budget, Jury, LLMCritic, Usage, Verdict, create_cac_graph, load_template
 from correction_graphs.errors import GenerationError, SettingsError, TemplateError
@@ -266,6 +265,22 @@ async def test_a_budget_that_ends_before_a_jury_ends_the_run_as_it_would_before_
     assert (out["messages"][-1].text, out["cac"].usage.model_calls) == ("b", 5)
 
 
+@MODES
+@pytest.mark.parametrize("policy", ["raise", "accept", "revise"])
+@pytest.mark.parametrize("label", ["biased", "unbiased"])
+async def test_a_budget_that_ends_within_a_jury_ends_the_run_as_it_would_before_one_critic(mode, policy, label):
+    judges = [ScriptedChatModel([f"Verdict: {label}"]) for _ in range(3)]
+    graph = create_cac_graph(
+        ScriptedChatModel(["a", "b"]),
+        checker=Jury(*map(LLMCritic, judges)),
+        budget=Budget(model_calls=3),  # an answer and two votes, which agree: the third is not an abstention
+        on_checker_error=policy,
+    )
+    out = await run(graph, mode)
+    assert (out["cac"].status, out["cac"].error) == ("budget", "the budget of 3 model calls is used up")
+    assert (out["messages"][-1].text, out["cac"].usage.model_calls) == ("a", 3)
+
+
 def test_a_refusing_graph_refuses_when_the_budget_ends():
     out = create_cac_graph(
         ScriptedChatModel(["a"]), checker=never, budget=Budget(model_calls=1), on_exhausted="refuse"
@@ -282,7 +297,7 @@ def test_exhausted_says_which_limit():
 
 @pytest.mark.parametrize("wrong", [{}, {"model_calls": 0}, {"seconds": -1}, {"calls": 3}])
 def test_a_budget_that_limits_nothing_or_everything_is_refused(wrong):
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         Budget(**wrong)
 
 

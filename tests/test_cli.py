@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -21,6 +19,7 @@ from typing import Any
 
 import gguf_models
 import pytest
+from terminal import PROGRAM, as_terminal, command, plain, shown_by, without_rich
 
 from correction_graphs import __version__
 from correction_graphs.cli import main
@@ -31,7 +30,6 @@ FAILED = "She need not be the nurse.\nCritique: A gender is assumed.\nVerdict: b
 PASSED = "Nothing is assumed.\nCritique: None.\nVerdict: unbiased"
 SCRIPT = ["The nurse.", FAILED, "It is not said.", PASSED]
 RUN = ["run", "cac"]
-PROGRAM = [str(Path(sys.executable).with_name("correction-graphs"))]
 
 
 @pytest.fixture
@@ -55,13 +53,6 @@ def script(monkeypatch) -> Any:
     loaded = Loaded()
     monkeypatch.setattr("correction_graphs.models.load_model", loaded.load)
     return loaded
-
-
-def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*PROGRAM, *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-    )
 
 
 # A run
@@ -178,15 +169,18 @@ def test_the_question_may_come_from_standard_input(script, capsys, monkeypatch) 
 # Errors
 
 
+@pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("question", ["", "  \n", "-"])
-def test_an_empty_question_is_refused(question: str, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize("method", ["cac", "s2a", "rain"])
+def test_an_empty_question_is_refused(method: str, question: str, capsys, monkeypatch, *, as_json: bool) -> None:
     monkeypatch.setattr("sys.stdin", StringIO(" \n"))
 
-    assert main([*RUN, question]) == 1
+    assert main(["run", method, question, *["--json"] * as_json]) == 1
 
     out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "correction-graphs: the question is empty; give one, or - and write it to standard input\n"
+    message = "the question is empty; give one, or - and write it to standard input"
+    assert err == ("" if as_json else f"correction-graphs: {message}\n")
+    assert (json.loads(out)["error"]["message"] if as_json else message) == message
 
 
 @pytest.mark.parametrize(
@@ -200,6 +194,24 @@ def test_a_choice_that_is_none_is_wrong_usage(capsys, options: list[str]) -> Non
     assert "invalid choice" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (["caf\udce9"], "the question is not UTF-8 text"),
+        (["-"], "the question is not UTF-8 text"),
+        (["Who?", "--system", "caf\udce9"], "--system is not UTF-8 text"),
+    ],
+)
+@pytest.mark.parametrize("method", ["cac", "s2a", "rain"])
+def test_bytes_that_are_no_text_are_refused(method: str, given: list[str], wrong: str, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO("caf\udce9"))  # which is what Python makes of them
+
+    assert main(["run", method, *given]) == 1
+
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"correction-graphs: {wrong}; convert it to that first\n")
+
+
 def test_standard_input_that_was_closed_is_named(capsys, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
     assert main([*RUN, "-"]) == 1
@@ -210,7 +222,7 @@ def test_standard_input_that_was_closed_is_named(capsys, monkeypatch) -> None:
 def test_a_full_disk_is_told_in_a_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*PROGRAM, "templates", "list"],
+            [PROGRAM, "templates", "list"],
             check=False,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -220,9 +232,32 @@ def test_a_full_disk_is_told_in_a_line() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [("templates list", 0), ("demo --n 0", 1), ("run cac Q --model x", 1)]
+)
+def test_outputs_may_be_closed(arguments: str, status: int, closed: str) -> None:
+    line = f"'{PROGRAM}' {arguments} {closed}"
+    done = subprocess.run(["/bin/sh", "-c", line], check=False, capture_output=True, text=True)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (status == 0 and closed == "2>&-"), "an error does not go to standard output"
+
+
+def test_json_is_complete_where_an_output_cannot_have_every_character() -> None:
+    documents = []
+    for encoding in ("utf-8", "cp1252"):
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        listing = [PROGRAM, "templates", "list", "--json"]
+        documents.append(subprocess.run(listing, check=True, capture_output=True, env=env).stdout.decode(encoding))
+    assert json.loads(documents[0]) == json.loads(documents[1])
+    assert "\\u" in documents[1]
+    assert "\\u" not in documents[0]
+
+
 def test_what_a_terminal_cannot_show_is_replaced() -> None:
     env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run([*PROGRAM, "templates", "list"], check=False, capture_output=True, env=env)
+    done = subprocess.run([PROGRAM, "templates", "list"], check=False, capture_output=True, env=env)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"bias@zh" in done.stdout
 
@@ -409,15 +444,6 @@ def test_help_loads_no_engine() -> None:
 # Terminals
 
 
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
-
-
-def as_terminal(monkeypatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm-256color")
-
-
 def test_a_terminal_gets_panels(script, capsys, monkeypatch) -> None:
     script("The nurse [bold]is[/bold] it.", *SCRIPT[1:])
     as_terminal(monkeypatch)
@@ -445,6 +471,34 @@ def test_a_model_cannot_steer_the_terminal(script, capsys, monkeypatch, *, termi
     assert "a�]0;owned�b�31mc" in out
 
 
+def test_json_steers_no_terminal_and_loses_nothing(script, capsys) -> None:
+    script("a\x1b]0;owned\x07b\x7f\x9b31mc 好 🎉", PASSED)
+
+    assert main([*RUN, "Who?", "--json"]) == 0
+
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x7f", "\x9b"} & set(out)
+    assert json.loads(out)["answer"] == "a\x1b]0;owned\x07b\x7f\x9b31mc 好 🎉"
+    assert "好 🎉" in out
+
+
+def test_an_error_cannot_steer_the_terminal(script, capsys) -> None:
+    script(RuntimeError("\x1b]0;owned\x07"))
+
+    assert main([*RUN, "Who?"]) == 1
+
+    assert capsys.readouterr().err == "correction-graphs: the model failed: RuntimeError: \ufffd]0;owned\ufffd\n"
+
+
+@pytest.mark.parametrize("method", ["cac", "s2a", "rain"])
+def test_a_path_with_brackets_is_no_markup(method: str, capsys, monkeypatch) -> None:
+    as_terminal(monkeypatch)
+
+    assert main(["run", method, "Who?", "--model", "[/x].gguf"]) == 1
+
+    assert "there is no model file '[/x].gguf'" in capsys.readouterr().err
+
+
 def test_a_terminal_shows_what_there_is_when_a_run_stops(script, capsys, monkeypatch) -> None:
     script("The nurse.", RuntimeError("boom"))
     as_terminal(monkeypatch)
@@ -468,9 +522,7 @@ def test_an_error_with_brackets_is_no_markup(script, capsys, monkeypatch) -> Non
 def test_without_rich_a_terminal_gets_plain_lines(script, capsys, monkeypatch) -> None:
     script()
     as_terminal(monkeypatch)
-    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "rich", None)
+    without_rich(monkeypatch)
 
     assert main([*RUN, "Who?"]) == 0
 
@@ -485,25 +537,8 @@ def tiny(tmp_path: Path) -> list[str]:
 
 @pytest.mark.gguf
 def test_a_real_terminal_gets_panels(tiny: list[str]) -> None:
-    control, terminal = pty.openpty()
-    run = command(
-        *RUN, "Who?", *tiny, "--max-rounds", "0", stdout=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}
-    )
-    os.close(terminal)
-    shown = b""
-    while select.select([control], [], [], 60)[0]:
-        try:
-            part = os.read(control, 4096)
-        except OSError:  # Linux says so when the other side is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(control)
+    panels = shown_by(*RUN, "Who?", *tiny, "--max-rounds", "0")
 
-    assert (run.wait(60), run.stderr.read()) == (0, "")
-    run.stderr.close()
-    panels = plain(shown.decode(errors="replace"))
     assert "╭─ answer 1" in panels
     assert "╭─ final, " in panels
 
@@ -559,7 +594,7 @@ def test_ctrl_c_shows_what_there_is(smollm2_path: Path) -> None:
 
     assert (run.returncode, err.strip()) == (130, "interrupted")
     assert time.monotonic() - began < 20
-    assert "[stopped] 1 answer(s) until then; 1 model calls" in out
+    assert "[stopped] 1 answer(s) until then; 1 model call, " in out
     assert f"[best so far] {first.split('] ', 1)[1]}" in out
 
 
@@ -720,6 +755,14 @@ def test_the_demo_as_json(capsys) -> None:
 def test_a_demo_of_no_questions_is_refused(capsys) -> None:
     assert main(["demo", "--n", "0"]) == 1
     assert "--n is 0; give at least 1 question" in capsys.readouterr().err
+
+
+@pytest.mark.gguf
+def test_a_demo_of_more_questions_than_there_are_is_refused_before_it_begins(capsys) -> None:
+    assert main(["demo", "--n", "1000"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.match(r"correction-graphs: --n is 1000: this world has about 7\d\d different questions ", err)
 
 
 def test_a_demo_whose_page_cannot_be_written_does_not_begin(capsys, tmp_path) -> None:

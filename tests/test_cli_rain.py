@@ -6,18 +6,14 @@ Most tests call `main` with a backend without a model; those of pipes, terminals
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import as_terminal, command, plain, shown_by, without_rich
 
 from correction_graphs import __version__
 from correction_graphs.chat_llama import ChatLlama
@@ -63,13 +59,6 @@ def toy(monkeypatch) -> Any:
 
 def result_of(out: str) -> RainResult:
     return RainResult.model_validate(json.loads(out)["rain"])
-
-
-def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("correction-graphs")), *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-    )
 
 
 # A search
@@ -170,11 +159,11 @@ def test_the_question_may_come_from_standard_input(toy, capsys, monkeypatch) -> 
         (["Who?", "--model", "nowhere.gguf"], "there is no model file 'nowhere.gguf'"),
         (["Who?", "--judge", "nonesuch"], "there is no template 'nonesuch' for 'rain'"),
         (["Who?", "--judge", "nowhere/mine.yaml"], "mine.yaml"),
-        (["Who?", "--max-tokens", "0"], "max_new_tokens"),
-        (["Who?", "--max-iterations", "0"], "max_iterations"),
-        (["Who?", "--timeout", "0"], "max_seconds"),
-        (["Who?", "--seed", "-1"], "seed"),
-        (["Who?", "--temperature", "-1"], "temperature"),
+        (["Who?", "--max-tokens", "0"], "--max-tokens 0: RAIN settings: max_new_tokens: Input"),
+        (["Who?", "--max-iterations", "0"], "--max-iterations 0: RAIN settings: max_iterations: Input"),
+        (["Who?", "--timeout", "0"], "--timeout 0.0: RAIN settings: max_seconds: Input"),
+        (["Who?", "--seed", "-1"], "--seed -1: RAIN settings: seed: Input"),
+        (["Who?", "--temperature", "-1"], "--temperature -1.0: RAIN settings: temperature: Input"),
         (["Who?", "--html", "nowhere/run.html"], "--html: 'nowhere/run.html' cannot be written"),
     ],
 )
@@ -273,15 +262,6 @@ def test_a_search_is_written_as_a_page(toy, capsys, tmp_path: Path) -> None:
 # Terminals
 
 
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
-
-
-def as_terminal(monkeypatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm-256color")
-
-
 def test_a_terminal_gets_a_panel(toy, capsys, monkeypatch) -> None:
     as_terminal(monkeypatch)
 
@@ -318,9 +298,7 @@ def test_a_terminal_shows_what_there_is_when_a_search_stops(toy, capsys, monkeyp
 
 def test_without_rich_a_terminal_gets_plain_lines(toy, capsys, monkeypatch) -> None:
     as_terminal(monkeypatch)
-    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "rich", None)
+    without_rich(monkeypatch)
 
     assert main([*RUN, "Who?", *SHORT]) == 0
 
@@ -330,28 +308,10 @@ def test_without_rich_a_terminal_gets_plain_lines(toy, capsys, monkeypatch) -> N
 @pytest.mark.gguf
 @pytest.mark.slow
 def test_a_real_terminal_shows_the_search_as_it_goes(smollm2_path: Path) -> None:
-    control, terminal = pty.openpty()
-    run = command(
-        *RUN,
-        *("Name a colour.", "--model", str(smollm2_path), "--max-tokens", "24", "--max-iterations", "2"),
-        stdout=terminal,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
-    )
-    os.close(terminal)
-    shown = b""
-    while select.select([control], [], [], 120)[0]:
-        try:
-            part = os.read(control, 4096)
-        except OSError:  # Linux says so when the other side is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(control)
+    options = ["--model", str(smollm2_path), "--max-tokens", "24", "--max-iterations", "2"]
 
-    assert (run.wait(60), run.stderr.read()) == (0, "")
-    run.stderr.close()
-    text = plain(shown.decode(errors="replace"))
+    text = shown_by(*RUN, "Name a colour.", *options, timeout=120)
+
     assert "╭─ committed ─" in text
     assert re.search(r"\d+ tokens, \d+\.\d a second; \d+ judged, \d+ rewinds", text)
     assert "╭─ final, " in text

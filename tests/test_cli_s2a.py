@@ -6,13 +6,8 @@ The models are real clients of a server on this machine that replies from a scri
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from terminal import as_terminal, command, plain, shown_by
 
 from correction_graphs import __version__
 from correction_graphs.cli import main
@@ -121,26 +117,9 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def command(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(Path(sys.executable).with_name("correction-graphs")), *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-    )
-
-
 def document_of(out: str) -> tuple[dict[str, Any], S2AResult]:
     document = json.loads(out)
     return document, S2AResult.model_validate(document["s2a"])
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
-
-
-def as_terminal(monkeypatch) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "100")
 
 
 # A run
@@ -307,15 +286,6 @@ def test_a_wrong_option_is_named(api: Api, capsys, folder: Path, options: str, w
     assert api.asked == []
 
 
-@pytest.mark.parametrize("question", ["", "  \n", "-"])
-def test_an_empty_question_is_refused(question: str, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("sys.stdin", StringIO(" \n"))
-
-    assert main(["run", "s2a", question]) == 1
-
-    assert capsys.readouterr().err.startswith("correction-graphs: the question is empty")
-
-
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_model_that_fails_to_answer_costs_nothing_of_what_was_filtered(api: Api, capsys, *, as_json: bool) -> None:
     assert main([*api.says(FILTERED, None), *["--json"] * as_json]) == 1
@@ -373,22 +343,7 @@ def test_a_model_cannot_steer_the_terminal(api: Api, capsys, monkeypatch, *, ter
 
 
 def test_a_real_terminal_gets_panels_and_a_pipe_none(api: Api) -> None:
-    control, terminal = pty.openpty()
-    run = command(*api.says(FILTERED, ANSWER), stdout=terminal, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"})
-    os.close(terminal)
-    shown = b""
-    while select.select([control], [], [], 60)[0]:
-        try:
-            part = os.read(control, 4096)
-        except OSError:  # Linux says so when the other side is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(control)
-    assert (run.wait(60), run.stderr.read()) == (0, "")
-    run.stderr.close()
-    assert "╭─ question: kept" in plain(shown.decode(errors="replace"))
+    assert "╭─ question: kept" in shown_by(*api.says(FILTERED, ANSWER))
 
     out, err = command(*api.says(FILTERED, ANSWER)).communicate(timeout=60)
 

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from correction_graphs import ChatLlama, models
 from correction_graphs.errors import MissingExtraError, ModelFileError, SettingsError
-from correction_graphs.models import AnswerModel, load_model
+from correction_graphs.models import AnswerModel, is_local, load_model
 from correction_graphs.testing import ScriptedChatModel
 
 ASKED = [HumanMessage("Who?", id="q")]
@@ -50,6 +50,25 @@ def test_what_is_no_model_is_named_with_what_would_be(spec: Any) -> None:
 
     assert str(caught.value).startswith(f"`model` is {spec!r}; give a chat model")
     assert "'smollm2'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "local"),
+    [
+        (Path("weights"), True),
+        ("weights.GGUF", True),
+        ("hf:owner/name/weights.gguf", True),
+        ("hf:owner/name", True),  # though it is refused
+        ("smollm2", True),
+        ("openai:gpt-5-mini", False),
+        ("ollama:smollm2", False),
+        ("weights.bin", False),
+        (ScriptedChatModel([]), False),
+        (None, False),
+    ],
+)
+def test_what_is_loaded_here_is_told_from_what_is_asked_elsewhere(model: Any, local: bool) -> None:
+    assert is_local(model) is local
 
 
 def test_a_runnable_is_taken_as_it_is() -> None:

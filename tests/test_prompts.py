@@ -68,6 +68,8 @@ def test_the_shipped_templates_are_these() -> None:
         ("cac", "bias", "zh"),
         ("cac", "correctness", "en"),
         ("cac", "correctness", "zh"),
+        ("cac", "general", "en"),
+        ("cac", "general", "zh"),
         ("cac", "grounding", "en"),
         ("cac", "grounding", "zh"),
         ("cac", "harm", "en"),

@@ -16,10 +16,17 @@ from langgraph.errors import GraphBubbleUp
 
 from correction_graphs import Budget, CheckRequest, HumanChecker, Round, Verdict, create_cac_graph, load_template
 from correction_graphs.checkers.adapters import as_checker
-from correction_graphs.errors import BudgetExceededError, CorrectionError, SettingsError, StrategyError, TemplateError
+from correction_graphs.errors import (
+    BudgetExceededError,
+    CorrectionError,
+    GenerationError,
+    SettingsError,
+    StrategyError,
+    TemplateError,
+)
 from correction_graphs.messages import fence
 from correction_graphs.models import AnswerModel
-from correction_graphs.ranked import Ranked, ranking
+from correction_graphs.ranked import Ranked, ranking, verdicts_from
 from correction_graphs.strategies import RevisionRequest
 from correction_graphs.strategy_adapters import as_strategy
 from correction_graphs.testing import ScriptedChatModel
@@ -348,6 +355,25 @@ async def test_signals_and_budgets_pass_through(mode, signal, where):
     checker = by_number if where == "model" else raising(None, signal, None)
     with pytest.raises(type(signal)):
         await revise(bound(ScriptedChatModel(replies), checker, samples=3), revision(), mode, ONE_BY_ONE)
+
+
+@BOTH
+async def test_a_refusal_passes_through_where_another_error_was_raised_from_it(mode):
+    nested = GenerationError("the model failed", result=None)
+    nested.__cause__ = BudgetExceededError("used up")
+    with pytest.raises(GenerationError):
+        await revise(bound(ScriptedChatModel(["answer 1", nested]), samples=2), revision(), mode, ONE_BY_ONE)
+
+
+@BOTH
+async def test_errors_without_a_text_are_named_by_their_kind_alone(mode):
+    with pytest.raises(ExceptionGroup, match=r"^every further answer failed \(TimeoutError\)"):
+        await revise(bound(ScriptedChatModel([TimeoutError()]), samples=1), revision(), mode)
+
+
+def test_a_judge_that_crashes_without_a_text_is_named_by_the_kind_of_its_error():
+    tolerated = verdicts_from([TimeoutError()], "judge", tolerant=True)
+    assert [verdict.error for verdict in tolerated] == ["TimeoutError"]
 
 
 @pytest.mark.parametrize("where", ["model", "checker"])

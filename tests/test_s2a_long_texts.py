@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from correction_graphs.filtering.alignment import Sets, dropped, overlap, sentences
 from correction_graphs.filtering.guards import breaches
 from correction_graphs.filtering.numbers import numbers_in, values_in
+from correction_graphs.filtering.replies import read_single
 from correction_graphs.filtering.words import negated_in, stem
 
 QUESTION = "What is the capital of Australia?"
@@ -111,7 +112,7 @@ def test_a_long_text_of_quotations_and_links_may_be_kept_in_part():
 
 
 def test_more_words_to_look_for_than_there_is_time_are_reported(monkeypatch):
-    monkeypatch.setattr("correction_graphs.filtering.guards._MOST_SEARCHED", 100)
+    monkeypatch.setattr("correction_graphs.filtering.texts._MOST_SEARCHED", 100)
     original = f"Words: {' '.join(f'word{n}' for n in range(100))}. Which is the best?"
     kept = " ".join(f"“word{n}”" for n in range(90))
 
@@ -140,6 +141,17 @@ def test_a_list_of_many_numbers_has_no_marks_among_them():
 
     assert [text[number.start : number.end] for number in numbers_in(text)] == [str(n + 1_000) for n in range(1, 99)]
     assert values_in(text) == {str(n + 1_000) for n in range(1, 99)}
+
+
+# A reply that thinks without end
+
+
+def test_a_reply_of_nothing_but_marks_of_thought_is_read_at_once():
+    start = time.process_time()
+    reply = read_single("<think>" * 20_000 + "</reasoning>" + QUESTION)
+
+    assert reply.context == QUESTION
+    assert time.process_time() - start < 2  # each mark looked for its own end would take a minute
 
 
 # The parts

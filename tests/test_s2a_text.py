@@ -52,6 +52,12 @@ def test_a_filters_reply_is_read_as_it_is_meant(entry):
         ('"What is the capital?"', "What is the capital?"),
         ("```\nWhat is the capital?\n```", "What is the capital?"),
         ("<think>Hm.</think>What is the capital?", "What is the capital?"),
+        ("[think]Hm.[/think]What is the capital?", "What is the capital?"),
+        ("◁think▷Hm.◁/think▷What is the capital?", "What is the capital?"),
+        ("<think>No <reasoning> here, no <think>.</think>What is the capital?", "What is the capital?"),
+        ("<thinking>Hm.</think>What is the capital?", "What is the capital?"),
+        ("Opened in the prompt.</think>What is the capital?", "What is the capital?"),
+        ("What is the capital?<think>It ran on", "What is the capital?"),
         ("What is the capital?\n\nNote: I removed the opinion.", "What is the capital?"),
         ('He said: "Go." What did he say?', 'He said: "Go." What did he say?'),
         ("“Go” is a verb. Is “went” one?", "“Go” is a verb. Is “went” one?"),
@@ -67,6 +73,17 @@ def test_a_reply_of_one_text_is_read_without_what_stands_around_it(reply, text):
 @pytest.mark.parametrize("reply", ["", "  ", "none", "None.", "<think>x"])
 def test_a_reply_of_no_text_is_empty(reply):
     assert read_single(reply).problem == "empty"
+
+
+@pytest.mark.parametrize("mark", ["[reasoning]", "[Thinking]", "[thought]", "[thoughts]", "[/reasoning]", "<thinking>"])
+def test_a_mark_in_the_users_own_text_is_no_thought_of_the_filter(mark):
+    original = f"I like it. In the log stands {mark} effort=high. What does effort=high mean?"
+    context, question = f"In the log stands {mark} effort=high.", "What does effort=high mean?"
+
+    for thought in ("", "<think>The user asks.</think>\n"):
+        reply = f"{thought}Context: {context}\nQuestion: {question}"
+        assert read_sections(reply, *labels_of("en"), original=original) == (context, question, None)
+        assert read_single(f"{thought}{context} {question}", original=original).context == f"{context} {question}"
 
 
 @given(st.text(), st.text())
@@ -88,6 +105,17 @@ plain = st.from_regex(r"\A[a-z]{3,9}( [a-z]{3,9}){0,4}[.?]\Z").filter(lambda tex
 )
 def test_parts_come_back_as_they_were_written(context, question, form):
     assert read_sections(form.format(context, question), *labels_of("en")) == (context, question, None)
+
+
+@given(plain, plain, st.sampled_from(["think", "thinking", "thought", "thoughts", "reasoning", "note"]), st.booleans())
+def test_parts_come_back_with_the_words_in_brackets_that_the_user_wrote(context, question, word, closes):
+    context = f"{context} [{'/' * closes}{word}] {context}"
+    marked = f"Context: {context}\nQuestion: {question}"
+
+    if word == "think" and closes:  # the one mark that a reasoning model may have written
+        assert read_sections(marked, *labels_of("en"), original=marked).problem == "labels"
+    else:
+        assert read_sections(marked, *labels_of("en"), original=marked) == (context, question, None)
 
 
 # What was dropped

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from correction_graphs.html_page import element, escaped, printable
-from correction_graphs.results import CacResult, Round, TemplateInfo, Usage, Verdict, Vote
-from correction_graphs.trace import changes, code, fenced
+from correction_graphs.results import CacResult, Round, TemplateInfo, Usage, Verdict, Vote, unicode_text
+from correction_graphs.text_changes import changes
+from correction_graphs.trace import code, fenced, spent
 
 OLD = "The nurse was late.\n\nNobody else."
 NEW = "It is open who was late.\n\nNobody else."
@@ -255,7 +256,7 @@ def test_the_page_loads_and_runs_nothing() -> None:
 
 @given(texts)
 def test_no_text_breaks_out_of_the_page(text: str) -> None:
-    shown = printable(text)
+    asked, shown = printable(text), printable(unicode_text(text))
     page = Page(named(text).to_html(text))
     harmless = "a" if text.strip() else " " * bool(text)  # blank texts are left out here and there
     plain = Page(named(harmless).to_html(harmless))
@@ -267,7 +268,7 @@ def test_no_text_breaks_out_of_the_page(text: str) -> None:
     assert all(attrs == [] for tag, attrs in page.tags if tag in ("ins", "del"))
     answers = page.of("div.text")
     assert answers[0] == (shown or "(empty)")
-    assert page.of("div.text boxed") == [*[shown] * bool(text.strip()), shown or "(empty)"]
+    assert page.of("div.text boxed") == [*[asked] * bool(text.strip()), shown or "(empty)"]
 
 
 @given(texts)
@@ -370,7 +371,7 @@ It is open who was late.
 Nobody else.
 ```
 
-0 model calls, 0 tokens in (0 cached), 0 out, 0.0 s
+0 model calls, 0 tokens in, 0 out, 0.0 s
 
 **Changed from the answer before**
 
@@ -389,6 +390,22 @@ def test_an_answer_that_stayed_the_same_is_said_to() -> None:
 
     assert "The same as the answer before, but for white space." in result.to_markdown()
     assert "The same as the answer before, but for white space." in result.to_html()
+
+
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        (Usage(), "0 model calls, 0 tokens in, 0 out, 0.0 s"),
+        (Usage(model_calls=1, cached_tokens=2), "1 model call, 0 tokens in (2 cached), 0 out, 0.0 s"),
+        (
+            Usage(model_calls=3, unreported_calls=1, cost=0.25),
+            "3 model calls, 0 tokens in, 0 out, 0.0 s, 1 model call without a count of tokens, cost 0.25",
+        ),
+    ],
+)
+def test_what_was_spent_is_told_in_a_line(usage: Usage, told: str) -> None:
+    assert spent(usage) == told
+    assert spent(usage, calls=False) == told.partition(", ")[2]
 
 
 def outside_fences(markdown: str) -> list[str]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import html
-import json
-import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import ATTACK, HOSTILE, Browse, Site, browser, luminance, serving, title_of
+from browsers import (
+    HOSTILE,
+    LONG,
+    Browse,
+    Probe,
+    Site,
+    a_picture_is_taken,
+    browser,
+    contrast,
+    luminance,
+    nothing_runs_or_loads,
+    prober,
+    serving,
+)
 
 from correction_graphs.results import CacResult, Round, Usage, Verdict, Vote
 
 pytestmark = pytest.mark.slow
-
-LONG = "x = " + "unbreakable" * 30
 
 
 def judged(answer: str, *, passed: bool | None, **more: Any) -> Round:
@@ -36,23 +43,11 @@ RESULT = CacResult(
     chosen=2,
 )
 PAGE = RESULT.to_html(f"Who was late? {HOSTILE}")
-UNLOCKED = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", PAGE)
-"""The page without the policy that forbids scripts: what keeps texts from running there is the escaping alone."""
 
-PROBE = """<script>
-const shown = (css) => Array.from(document.querySelectorAll(css));
+PROBE = """
 const place = (one) => { const {left, top, width} = one.getBoundingClientRect(); return {left, top, width}; };
-const ground = (one) => {
-  for (; one; one = one.parentElement) {
-    const color = getComputedStyle(one).backgroundColor;
-    if (color !== "rgba(0, 0, 0, 0)") return color;
-  }
-};
 const paint = (css) => shown(css).slice(0, 1).map((one) => [css, getComputedStyle(one).color, ground(one)])[0];
-const told = {
-  title: document.title,
-  window: innerWidth,
-  content: document.documentElement.scrollWidth,
+Object.assign(told, {
   articles: shown("article").map(place),
   answers: shown("article > .text").map((one) => one.textContent),
   paints: ["p", "article", "ins", "del", "article .faint", "footer", ".word.passed", ".word.failed", ".word.unclear"]
@@ -60,14 +55,11 @@ const told = {
   card: ground(shown("article")[0]),
   marks: shown("article ins, article del").map((one) => [one.tagName, one.textContent, ground(one),
     getComputedStyle(one).textDecorationLine]),
-};
+});
 told.kept = shown("article del").map((one) => getComputedStyle(one).display);
 document.querySelector("#removed").click();
 told.removed = shown("article del").map((one) => getComputedStyle(one).display);
-const out = document.createElement("output");
-out.textContent = JSON.stringify(told);
-document.body.append(out);
-</script>"""
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,53 +74,25 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def probed(browse: Browse, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Tells what the page is like in a window, from a script at its end."""
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(UNLOCKED.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    known: dict[tuple[int, bool], dict[str, Any]] = {}
-
-    def probe(width: int = 1400, *, dark: bool = False) -> dict[str, Any]:
-        if (width, dark) not in known:
-            document = browse(path.as_uri(), f"blink-settings=preferredColorScheme={int(not dark)}", width=width)
-            told = re.search("<output>(.*?)</output>", document, re.DOTALL)
-            assert told is not None, "the script did not come to its end"
-            known[width, dark] = json.loads(html.unescape(told[1]))
-        return known[width, dark]
-
-    return probe
+def probed(browse: Browse, tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    return prober(browse, PAGE, PROBE, tmp_path_factory.mktemp("page") / "page.html")
 
 
 # Nothing is loaded, and nothing runs
 
 
-@pytest.mark.parametrize("page", [PAGE, UNLOCKED], ids=["as it is", "without its policy"])
-def test_a_hostile_answer_neither_runs_nor_loads_anything(browse: Browse, site: Site, page: str) -> None:
-    document = browse(site.address("/page", page))
-
-    assert title_of(document).startswith("passed: Who was late?")
-    assert [path for path in site.asked if path != "/favicon.ico"] == ["/page"]
+def test_a_hostile_answer_neither_runs_nor_loads_anything(browse: Browse, site: Site) -> None:
+    nothing_runs_or_loads(browse, site, PAGE, "passed: Who was late?")
 
 
-def test_the_policy_is_a_second_lock(browse: Browse, site: Site) -> None:
-    locked = browse(site.address("/locked", PAGE.replace("</body>", f"{ATTACK}</body>")))
-
-    assert title_of(locked).startswith("passed: Who was late?")
-    assert "/loaded" not in site.asked
-
-    unlocked = browse(site.address("/unlocked", UNLOCKED.replace("</body>", f"{ATTACK}</body>")))
-    assert title_of(unlocked) == "ran", "or the test could not tell"
-    assert "/loaded" in site.asked
-
-
-def test_texts_are_shown_letter_by_letter(probed: Callable[..., dict[str, Any]]) -> None:
+def test_texts_are_shown_letter_by_letter(probed: Probe) -> None:
     assert probed()["answers"][0] == f"The nurse was late.\n\n{HOSTILE}".replace("\x00", "\ufffd")
 
 
 # What it looks like
 
 
-def test_in_a_wide_window_the_answers_stand_side_by_side(probed: Callable[..., dict[str, Any]]) -> None:
+def test_in_a_wide_window_the_answers_stand_side_by_side(probed: Probe) -> None:
     told = probed(1400)
     articles = told["articles"]
 
@@ -139,7 +103,7 @@ def test_in_a_wide_window_the_answers_stand_side_by_side(probed: Callable[..., d
 
 
 def test_in_a_narrow_window_they_stand_one_below_the_other_and_nothing_sticks_out(
-    probed: Callable[..., dict[str, Any]],
+    probed: Probe,
 ) -> None:
     told = probed(400)
     articles = told["articles"]
@@ -149,7 +113,7 @@ def test_in_a_narrow_window_they_stand_one_below_the_other_and_nothing_sticks_ou
     assert articles[0]["top"] < articles[1]["top"] < articles[2]["top"]
 
 
-def test_what_changed_is_marked_and_what_was_taken_out_can_be_hidden(probed: Callable[..., dict[str, Any]]) -> None:
+def test_what_changed_is_marked_and_what_was_taken_out_can_be_hidden(probed: Probe) -> None:
     told = probed()
     marks = told["marks"]
 
@@ -162,20 +126,13 @@ def test_what_changed_is_marked_and_what_was_taken_out_can_be_hidden(probed: Cal
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_all_words_can_be_read_by_day_and_by_night(probed: Callable[..., dict[str, Any]], *, dark: bool) -> None:
+def test_all_words_can_be_read_by_day_and_by_night(probed: Probe, *, dark: bool) -> None:
     told = probed(dark=dark)
 
     assert (luminance(told["card"]) < 0.5) is dark
     for name, ink, ground in told["paints"]:
-        lighter, darker = sorted([luminance(ink), luminance(ground)], reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, name  # level AA
+        assert contrast(ink, ground) >= 4.5, name
 
 
 def test_a_picture_of_it_can_be_taken(browse: Browse, site: Site, tmp_path: Path) -> None:
-    picture = tmp_path / "page.png"
-
-    browse(site.address("/page", PAGE), f"screenshot={picture}", width=600)
-
-    data = picture.read_bytes()
-    assert struct.unpack(">II", data[16:24]) == (600, 900)
-    assert len(data) > 10_000, "an empty page takes less"
+    a_picture_is_taken(browse, site, PAGE, tmp_path / "page.png")

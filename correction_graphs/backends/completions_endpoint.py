@@ -155,8 +155,8 @@ class CompletionsEndpoint:
             raise self._told(error) from error
         except _ODD as error:  # from inside the client, which expects its own API
             raise BackendError(
-                f"what answers at {self.url} is no OpenAI-compatible server ({type(error).__name__}: {str(error)[:200]}); "
-                "correct `base_url`: it often ends in /v1"
+                f"what answers at {self.url} is no OpenAI-compatible server ({type(error).__name__}: "
+                f"{str(error)[:200]}); correct `base_url`: it often ends in /v1"
             ) from error
 
     def _told(self, error: openai.OpenAIError) -> CorrectionError:

@@ -543,7 +543,11 @@ def _interrupts_later() -> Iterator[None]:
 
 def _load_model(path: Path, *, n_gpu_layers: int = 0, vocab_only: bool = False) -> Any:
     if not path.is_file():
-        raise ModelFileError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
+        where = "" if path.is_absolute() else f" in {str(Path.cwd())!r}"
+        raise ModelFileError(
+            f"there is no model file {str(path)!r}{where}; give the path of a GGUF file (that of the embedded SmolLM2 "
+            "is `correction_graphs.models.smollm2_path()`)"
+        )
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
+from correction_graphs.arguments import expect, whole_number
 from correction_graphs.backends.cached import CachedBackend
 from correction_graphs.backends.chat_prompts import prompt_tokens
 from correction_graphs.backends.completions_endpoint import CompletionsEndpoint, EndpointUsage
@@ -184,14 +185,12 @@ class OpenAICompletionsBackend(CachedBackend):
 def _check(base_url: str, prompts: str, *, timeout: float, **numbers: int | None) -> None:
     if not base_url or not isinstance(base_url, str):
         raise SettingsError(f"`base_url` is {base_url!r}; give the endpoint, such as 'http://127.0.0.1:8000/v1'")
-    if prompts not in get_args(Prompts):
-        raise SettingsError(f"`prompts` is {prompts!r}; give one of {get_args(Prompts)}")
+    expect("prompts", prompts, get_args(Prompts))
     if not timeout > 0:
         raise SettingsError(f"`timeout` is {timeout}; give a number of seconds above 0")
     for name, number in numbers.items():
-        least = 0 if name == "max_retries" else 1
-        if number is not None and number < least:
-            raise SettingsError(f"`{name}` is {number}; give {least} or more")
+        if number is not None or name != "n_ctx":
+            whole_number(name, number, 0 if name == "max_retries" else 1, "a whole number")
 
 
 def _from_gguf(path: str | os.PathLike[str]) -> Any:

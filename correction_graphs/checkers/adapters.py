@@ -17,6 +17,7 @@ from correction_graphs.checkers.outcomes import CheckOutcome, check_threshold, r
 from correction_graphs.errors import SettingsError
 from correction_graphs.results import Verdict
 
+Given = TypeVar("Given")
 T = TypeVar("T")
 CheckFunction = Callable[[CheckRequest], CheckOutcome | Awaitable[CheckOutcome]]
 Reader = Callable[[Any, CheckRequest], Verdict]
@@ -128,17 +129,11 @@ class FunctionChecker(Checker):
 
     def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:  # noqa: ARG002
         """Call the function; an async one runs to its end in an event loop of its own."""
-        outcome = self.function(request)
-        if inspect.isawaitable(outcome):
-            outcome = run_awaitable(outcome)
-        return self._read(outcome, request)
+        return self._read(called(self.function, request), request)
 
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Await an async function; call a sync one in a worker thread."""
-        if inspect.iscoroutinefunction(self.function):
-            return self._read(await self.function(request), request)
-        outcome = await run_in_executor(config, self.function, request)
-        return self._read(await outcome if inspect.isawaitable(outcome) else outcome, request)
+        return self._read(await acalled(self.function, request, config), request)
 
 
 class RunnableChecker(Checker):
@@ -158,6 +153,21 @@ class RunnableChecker(Checker):
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Invoke the runnable asynchronously."""
         return self._read(await self.runnable.ainvoke(request, config), request)
+
+
+def called(function: Callable[[Given], T | Awaitable[T]], given: Given) -> T:
+    """Call a function, sync or async; an async one runs to its end in an event loop of its own."""
+    outcome = function(given)
+    return run_awaitable(outcome) if inspect.isawaitable(outcome) else outcome
+
+
+async def acalled(function: Callable[[Given], T | Awaitable[T]], given: Given, config: RunnableConfig | None) -> T:
+    """Await an async function; call a sync one in a worker thread."""
+    if inspect.iscoroutinefunction(function):
+        awaited: T = await function(given)
+        return awaited
+    outcome = await run_in_executor(config, function, given)
+    return await outcome if inspect.isawaitable(outcome) else outcome
 
 
 def run_awaitable(outcome: Awaitable[T]) -> T:

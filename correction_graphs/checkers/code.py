@@ -5,38 +5,30 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib.util
-import json
 import math
 import os
-import re
-import secrets
-import selectors
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import textwrap
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, get_args
+from typing import TypeGuard, get_args
 
 from langchain_core.runnables import RunnableConfig, run_in_executor
 
+from correction_graphs.arguments import expect
 from correction_graphs.checkers.base import Checker, CheckRequest
+from correction_graphs.checkers.code_blocks import Language, code_blocks
+from correction_graphs.checkers.code_process import Run, run_process
 from correction_graphs.errors import SettingsError
 from correction_graphs.results import Verdict
 
-Language = Literal["python"]
-
 _MAX_CRITIQUE = 1500
 _MAX_REASONING = 10_000
-_MAX_OUTPUT = 20_000
-_POLL = 0.02
 
 
 class CodeChecker(Checker):
@@ -107,8 +99,7 @@ class CodeChecker(Checker):
                 f"CodeChecker needs limits for processes (Python's module `resource`), which {sys.platform!r} does not "
                 "have; use Linux, or a container with it"
             )
-        if language not in get_args(Language):
-            raise SettingsError(f"`language` is {language!r}; it is one of {', '.join(map(repr, get_args(Language)))}")
+        expect("language", language, get_args(Language))
         _require_number("seconds", seconds, "seconds")
         _require_number("memory_mb", memory_mb, "MiB")
         _require_number("file_mb", file_mb, "MiB")
@@ -180,64 +171,6 @@ def _find_interpreter(interpreter: str | os.PathLike[str] | None) -> str:
     return str(Path(found).absolute())  # not resolved: a virtual environment is known by the link to it
 
 
-# The answer
-
-_OPENING = re.compile(
-    r"(?P<lead>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)"  # a fence may stand right after a list marker
-    r"(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<other>.*))"
-)
-_LABELS: dict[str, frozenset[str]] = {"python": frozenset({"python", "python3", "py", "py3"})}
-_WRAPPERS = frozenset({"markdown", "md", "mdx", "text", "txt", "plaintext"})
-
-
-class Block(NamedTuple):
-    """A fenced block: the first word after the fence, in lower case, and what is inside."""
-
-    label: str
-    text: str
-
-
-def code_blocks(answer: str, language: Language = "python") -> list[str]:
-    """Return the code of the blocks labelled with the language, or else of those without a label, in order.
-
-    A block that the whole answer was wrapped in, labelled as Markdown or text, is opened if there is no such block
-    beside it.
-    """
-    blocks = list(fenced_blocks(answer))
-    for labels in (_LABELS[language], {""}):
-        if found := [block.text for block in blocks if block.label in labels and block.text.strip()]:
-            return found
-    return [code for block in blocks if block.label in _WRAPPERS for code in code_blocks(block.text, language)]
-
-
-def fenced_blocks(text: str) -> Iterator[Block]:
-    """Yield the fenced code blocks of a Markdown text, as CommonMark reads them, in lists too and at any depth.
-
-    A fence is closed by one at least as long, of the same character and at most three columns deeper, so an indented
-    fence in a docstring does not end the code around it. One that is never closed goes on to the end.
-    """
-    lines = iter(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    for line in lines:
-        opening = _OPENING.fullmatch(line)
-        if opening is None:
-            continue
-        marks = opening["ticks"] or opening["tildes"]
-        depth = len(opening["lead"])
-        closing = re.compile(rf"[ \t]{{0,{depth + 3}}}{marks[0]}{{{len(marks)},}}[ \t]*")
-        inside: list[str] = []
-        for code in lines:
-            if closing.fullmatch(code):
-                break
-            inside.append(re.sub(rf"^[ \t]{{0,{depth}}}", "", code))
-        yield Block(_label(opening["info"] or opening["other"] or ""), "\n".join(inside) + "\n")
-
-
-def _label(info: str) -> str:
-    """Return the language in what follows a fence: `python`, `Python title=x`, `{.python}`, `python:main.py`."""
-    word = re.match(r"[\s{.]*([^\s{}:,;=(]*)", info)
-    return word[1].lower() if word else ""
-
-
 # The tests
 
 
@@ -279,23 +212,28 @@ def read_tests(source: str) -> Plan:
             f"`tests` is {textwrap.shorten(source, 80)!r}, which checks nothing; give Python source with assertions or "
             "functions `test_*`; a file is given by its content, such as Path('tests.py').read_text()"
         )
-    functions = [node for node in tree.body if _is_test(node)]
-    names = [function.name for function in functions if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)]
-    for problem in _never_run(tree):
+    if problem := next(_never_run(tree), None):
         raise SettingsError(f"`tests`: {problem}")
     assertions = (node for node in tree.body if isinstance(node, ast.Assert))
-    return Plan(source, tuple(ast.get_source_segment(source, node) or "assert" for node in assertions), tuple(names))
+    return Plan(
+        source,
+        assertions=tuple(ast.get_source_segment(source, node) or "assert" for node in assertions),
+        functions=tuple(node.name for node in tree.body if _is_test(node)),
+    )
 
 
-def _is_test(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _is_test(node: ast.AST) -> TypeGuard[_Function]:
+    return isinstance(node, _Function) and node.name.startswith("test_")
 
 
 def _never_run(tree: ast.Module) -> Iterator[str]:
     """Yield what is wrong with tests that look as if they would be run."""
     seen: set[str] = set()
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if not isinstance(node, _Function):
             inner = [each.name for each in _outside_functions(node) if each.name.startswith("test_")]
             yield from (f"{name!r} is not run in line {node.lineno}; move it to the top level" for name in inner)
         elif _is_test(node):
@@ -308,191 +246,13 @@ def _never_run(tree: ast.Module) -> Iterator[str]:
                 yield f"{node.name!r} takes arguments, but there are no fixtures or parameters here; call it in a loop"
 
 
-def _outside_functions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def _outside_functions(node: ast.AST) -> Iterator[_Function]:
     """Yield the functions in classes and compound statements, but not those inside functions."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(child, _Function):
             yield child
         else:
             yield from _outside_functions(child)
-
-
-# The process
-
-
-@dataclass
-class Run:
-    """What became of a run.
-
-    Attributes:
-        report: What the runner told, in order.
-        output: The end of what was printed.
-        exit_code: As `subprocess` tells it; None if the process had to be ended because its time was up.
-    """
-
-    report: list[dict[str, Any]] = field(default_factory=list)
-    output: str = ""
-    exit_code: int | None = None
-
-
-def run_process(
-    command: Sequence[str],
-    settings: dict[str, int],
-    folder: Path,
-    *,
-    seconds: float,
-    max_report: int,
-    stop: threading.Event,
-) -> Run:
-    """Run the runner in a folder until it ends, its time is up, or `stop` is set; nothing of it is left running."""
-    deadline = time.monotonic() + seconds
-    secret, mark = secrets.token_hex(16), secrets.token_hex(16)
-    with _pipe() as (report_end, told_end):
-        environment = _environment(folder, mark)
-        process = subprocess.Popen(  # noqa: S603  (running this code is the purpose; the user has allowed it)
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[told_end.fileno()],
-            start_new_session=True,
-        )
-        assert process.stdin is not None  # noqa: S101  (for type checkers)
-        assert process.stdout is not None  # noqa: S101
-        output, report = Tail(process.stdout, _MAX_OUTPUT), Tail(report_end, max_report)
-        try:
-            with suppress(BrokenPipeError), process.stdin as stdin:
-                stdin.write(json.dumps({**settings, "pipe": told_end.fileno(), "secret": secret}).encode())
-            told_end.close()
-            in_time = _listen(process, [output, report], deadline, stop)
-        finally:
-            _end(process, mark)
-        output.read()
-        report.read()
-        process.stdout.close()
-    return Run(
-        report=read_report(report.text, secret),
-        output=output.text.replace(f"{folder}{os.sep}", "").strip(),
-        exit_code=process.returncode if in_time else None,
-    )
-
-
-@contextmanager
-def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    reading, writing = os.pipe()
-    with open(reading, "rb", buffering=0) as source, open(writing, "wb", buffering=0) as target:  # noqa: PTH123
-        yield source, target
-
-
-class Tail:
-    """Reads a pipe without waiting, and keeps the end of what came."""
-
-    def __init__(self, pipe: IO[bytes], limit: int) -> None:
-        self.pipe = pipe
-        self.limit = limit
-        self._kept = bytearray()
-        os.set_blocking(pipe.fileno(), False)
-
-    def read(self) -> bool:
-        """Read what there is; return whether there can be more."""
-        with suppress(BlockingIOError):
-            for _ in range(64):  # then look at the clock again, however fast it is filled
-                chunk = os.read(self.pipe.fileno(), 2**16)
-                if not chunk:
-                    return False
-                self._kept += chunk
-                del self._kept[: -self.limit]
-        return True
-
-    @property
-    def text(self) -> str:
-        """What was kept."""
-        return self._kept.decode("utf-8", "replace")
-
-
-def _environment(folder: Path, mark: str) -> dict[str, str]:
-    """Return the environment of the process: nothing of the caller's but where programs are."""
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",  # equal answers get equal verdicts
-        # A thread for each core would fill the address space before any work is done.
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        _MARK: mark,
-    }
-
-
-_MARK = "CORRECTION_GRAPHS_RUN"
-
-
-def _listen(process: subprocess.Popen[bytes], pipes: list[Tail], deadline: float, stop: threading.Event) -> bool:
-    """Read the pipes until the process ends; return False if its time was up, or it was stopped, before that."""
-    with selectors.DefaultSelector() as selector:
-        for pipe in pipes:
-            selector.register(pipe.pipe, selectors.EVENT_READ, pipe)
-        while not _has_ended(process):
-            left = deadline - time.monotonic()
-            if left <= 0 or stop.is_set():
-                return False
-            for key, _ in selector.select(min(left, _POLL)):
-                if not key.data.read():
-                    selector.unregister(key.fileobj)
-    return True
-
-
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Return whether the process has ended, and leave it as a zombie: its id must not go to another process yet."""
-    if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return process.poll() is not None
-    try:
-        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # somebody else has waited for it
-        return True
-
-
-def _end(process: subprocess.Popen[bytes], mark: str) -> None:
-    """End the process and all that it has started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    clean = 0
-    for _ in range(40):
-        strays = _marked_processes(mark)
-        for stray in strays:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(stray, signal.SIGKILL)
-        clean = 0 if strays else clean + 1
-        if clean == 2:  # noqa: PLR2004  (one look may miss a process that another has just started)
-            return
-        time.sleep(0.001)
-
-
-def _marked_processes(mark: str) -> list[int]:
-    """Return the processes that left the group but have its environment, where the system shows that."""
-    marked, entry = [], f"{_MARK}={mark}".encode()
-    with suppress(OSError):
-        for process in Path("/proc").iterdir():
-            with suppress(OSError):  # it is another user's, or has ended
-                if process.name.isdigit() and entry in (process / "environ").read_bytes().split(b"\0"):
-                    marked.append(int(process.name))
-    return marked
-
-
-def read_report(text: str, secret: str) -> list[dict[str, Any]]:
-    """Return the records that carry the secret; other lines are not the runner's."""
-    records = []
-    for line in text.split("\n"):
-        if line.startswith(f"{secret} "):
-            with suppress(ValueError):
-                record = json.loads(line[len(secret) + 1 :])
-                records.append(record)
-    return records
 
 
 # The verdict

@@ -8,9 +8,9 @@ from typing import get_args
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
+from correction_graphs.arguments import expect
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.verdict_model import Style, VerdictModel
-from correction_graphs.errors import SettingsError
 from correction_graphs.messages import fence, question_of
 from correction_graphs.models import ModelLike, identity_of
 from correction_graphs.prompts import Template, load_template
@@ -60,8 +60,7 @@ class LLMCritic(Checker):
         style: Style = "chain_of_thought",
         structured: bool | None = None,
     ) -> None:
-        if style not in get_args(Style):
-            raise SettingsError(f"`style` is {style!r}; it is one of {', '.join(map(repr, get_args(Style)))}")
+        expect("style", style, get_args(Style))
         self._template = load_template(template)
         self._role = f"check.{style}"
         self._template.require(self._role)

@@ -11,6 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from correction_graphs.arguments import expect, whole_number
 from correction_graphs.checkers.base import Checker, CheckRequest
 from correction_graphs.checkers.verdict_model import VerdictModel
 from correction_graphs.errors import SettingsError
@@ -92,12 +93,10 @@ class GroundingChecker(Checker):
                 f"`retriever` is {retriever!r}; give a LangChain retriever, such as `vector_store.as_retriever()`, or "
                 "RunnableLambda(function) of a function from a text to a list of Documents"
             )
-        if not callable(query) and query not in get_args(QueryName):
-            names = ", ".join(map(repr, get_args(QueryName)))
-            raise SettingsError(f"`query` is {query!r}; it is one of {names}, or a function from CheckRequest to text")
-        for name, number in {"max_documents": max_documents, "max_characters": max_characters}.items():
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise SettingsError(f"`{name}` is {number!r}; give a whole number above 0")
+        if not callable(query):
+            expect("query", query, get_args(QueryName), also=", or a function from CheckRequest to text")
+        whole_number("max_documents", max_documents, 1, "a whole number")
+        whole_number("max_characters", max_characters, 1, "a whole number")
         self._template = load_template(template)
         self._template.require(*_ROLES)
         self.template = self._template.info

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
 from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
 from correction_graphs.checkers.base import Checker, CheckRequest
-from correction_graphs.errors import validation_problems
+from correction_graphs.errors import SettingsError, validation_problems
 from correction_graphs.messages import question_of
 from correction_graphs.results import Verdict
+
+_CHECKPOINTER = "__pregel_checkpointer"  # under this name LangGraph tells its nodes; None if there is none
 
 
 class HumanReview(BaseModel):
@@ -80,6 +83,7 @@ class HumanChecker(Checker):
 
     def check(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:  # noqa: ARG002
         """Interrupt until a person has said something that can be read."""
+        _require_checkpointer()
         error: str | None = None
         while True:
             said = interrupt(review_request(request, error))
@@ -91,6 +95,19 @@ class HumanChecker(Checker):
     async def acheck(self, request: CheckRequest, config: RunnableConfig | None = None) -> Verdict:
         """Interrupt, as `check` does: nothing in it blocks."""
         return self.check(request, config)
+
+
+def _require_checkpointer() -> None:
+    """Raise where the run could not be resumed: LangGraph interrupts it all the same, and its answer would be lost.
+
+    Raises:
+        SettingsError: If the graph is known to have no checkpointer.
+    """
+    if get_config().get("configurable", {}).get(_CHECKPOINTER, "unknown") is None:
+        raise SettingsError(
+            "a HumanChecker waits for a person, and a run that waits has to be stored; give the graph that is run a "
+            "`checkpointer`, such as langgraph.checkpoint.memory.InMemorySaver()"
+        )
 
 
 def review_request(request: CheckRequest, error: str | None = None) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langgraph.errors import GraphBubbleUp
 
+from correction_graphs.arguments import whole_number
 from correction_graphs.checkers.adapters import CheckerLike, as_checker
 from correction_graphs.checkers.base import Checker, CheckRequest, joint_identity
 from correction_graphs.checkers.outcomes import read_outcome
-from correction_graphs.errors import SettingsError
+from correction_graphs.errors import SettingsError, words
 from correction_graphs.results import Verdict, Vote
+from correction_graphs.usage import refusal_in
 
 LONGEST_CRITIQUE = 1_000
 """Characters of one juror's critique that the model is told; its vote keeps all of it."""
@@ -51,10 +53,12 @@ class Jury(Checker):
     Raises:
         SettingsError: If there are no checkers, one of them is none, or `quorum` is out of range.
 
-    A call raises an `ExceptionGroup` if every juror raised. What is not a failure, as an interrupt of LangGraph,
-    Ctrl-C or cancellation, is raised at once, and the other jurors are not waited for. LangGraph repeats an interrupted
-    node, so a jury in which one juror waits for a person asks all the others again when the run is resumed. No more
-    than one juror may interrupt: concurrent ones would be handed each other's answers.
+    A call raises an `ExceptionGroup` if every juror raised. A juror whose model call the budget refuses does not
+    abstain: once the others have finished, that error is raised, and a graph ends with the status "budget", as with any
+    other checker. What is not a failure, as an interrupt of LangGraph, Ctrl-C or cancellation, is raised at once, and
+    the other jurors are not waited for. LangGraph repeats an interrupted node, so a jury in which one juror waits for a
+    person asks all the others again when the run is resumed. No more than one juror may interrupt: concurrent ones
+    would be handed each other's answers.
 
     Example:
         ```python
@@ -87,10 +91,7 @@ class Jury(Checker):
         if not checkers:
             raise SettingsError("a jury of nobody cannot judge; give at least one checker")
         quorum = len(checkers) // 2 + 1 if quorum is None else quorum
-        if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= len(checkers):
-            raise SettingsError(
-                f"`quorum` is {quorum!r}; give how many jurors must not abstain, from 1 to {len(checkers)}"
-            )
+        whole_number("quorum", quorum, 1, "how many jurors must not abstain", most=len(checkers))
         self.jurors = named([as_checker(checker) for checker in checkers])
         self.quorum = quorum
         self.name = name
@@ -141,6 +142,9 @@ class Jury(Checker):
 
     def _decide(self, ballots: Sequence[Ballot]) -> Verdict:
         crashes = [ballot.crash for ballot in ballots if ballot.crash is not None]
+        for crash in crashes:
+            if refusal_in(crash):
+                raise crash
         if len(crashes) == len(ballots):
             told = "; ".join(f"{ballot.vote.name}: {ballot.vote.error}" for ballot in ballots)
             raise ExceptionGroup(f"every juror of {self.get_name()!r} failed ({told})", crashes)
@@ -189,12 +193,12 @@ def common_critique(votes: Sequence[Vote]) -> str:
     for verdict in (False, None):
         speakers: dict[str, list[str]] = {}
         for vote in votes:
-            if vote.passed is verdict and (words := shortened(vote.critique.strip(), LONGEST_CRITIQUE)):
-                speakers.setdefault(words, []).append(vote.name)
+            if vote.passed is verdict and (said := shortened(vote.critique.strip(), LONGEST_CRITIQUE)):
+                speakers.setdefault(said, []).append(vote.name)
         if len(speakers) == 1:
             return next(iter(speakers))
         if speakers:
-            return "\n".join(f"- {', '.join(names)}: {_indented(words)}" for words, names in speakers.items())
+            return "\n".join(f"- {', '.join(names)}: {_indented(said)}" for said, names in speakers.items())
     return ""
 
 
@@ -274,8 +278,7 @@ def _given(name: str, outcome: object) -> Ballot:
 
 
 def _crashed(name: str, error: Exception) -> Ballot:
-    words = shortened(f"{type(error).__name__}: {error}", _LONGEST_ERROR)
-    return Ballot(Vote(name=name, passed=None, error=words), crash=error)
+    return Ballot(Vote(name=name, passed=None, error=shortened(words(error), _LONGEST_ERROR)), crash=error)
 
 
 def _child(

@@ -74,10 +74,13 @@ def scored(score: float, threshold: float) -> Verdict:
     return Verdict(passed=score >= threshold, score=score if math.isfinite(score) else None)
 
 
-def shown(value: object, limit: int = 200) -> str:
+_LONGEST_SHOWN = 200
+
+
+def shown(value: object) -> str:
     """Return a value as it stands in an error message: never a megabyte of it."""
     text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}… ({len(text)} characters)"
 
 
 def _verdict(outcome: object, name: str, threshold: float | None) -> Verdict:

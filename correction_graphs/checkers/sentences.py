@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from correction_graphs.checkers.languages import Pack, pack_for
 from correction_graphs.prompts import Labels
+from correction_graphs.scripts import CJK
 
 _NO_PACK = Pack()
 
 # --- Words --------------------------------------------------------------------------------------------------------
 
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _MARKS = "\u0300-\u036f\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e"
-_TOKEN = re.compile(rf"\n|\d+(?:[.,]\d+)+|[{_CJK}]|(?:(?![{_CJK}])[^\W_]|[{_MARKS}])+(?:[+-]+(?=\s|$))?|\S")
+_TOKEN = re.compile(rf"\n|\d+(?:[.,]\d+)+|[{CJK}]|(?:(?![{CJK}])[^\W_]|[{_MARKS}])+(?:[+-]+(?=\s|$))?|\S")
 _NON = re.compile(r"\bnon[-\u2010\u2011](?=\w)")
 _NOT_MARKED = re.compile(r"!(?=[\w=])|\[[ \t]*\]")  # "!correct", "[ ] correct"
 _BLOCK = re.compile(r"\"{3,}|'{3,}|`{3,}")  # marks of a quotation of several lines

@@ -9,6 +9,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackMa
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import patch_config
 
+from correction_graphs.arguments import expect
 from correction_graphs.checkers.adapters import CheckerLike, as_checker
 from correction_graphs.checkers.base import Checker, CheckRequest, joint_identity
 from correction_graphs.checkers.jury import named, vote_of
@@ -70,10 +71,7 @@ class Sequential(Checker):
     def __init__(self, *checkers: CheckerLike, on_unknown: OnUnknownStep = "stop", name: str = "sequential") -> None:
         if not checkers:
             raise SettingsError("a sequence of no checkers cannot judge; give at least one")
-        if on_unknown not in get_args(OnUnknownStep):
-            raise SettingsError(
-                f"`on_unknown` is {on_unknown!r}; it is one of {', '.join(map(repr, get_args(OnUnknownStep)))}"
-            )
+        expect("on_unknown", on_unknown, get_args(OnUnknownStep))
         self.checkers = named([as_checker(checker) for checker in checkers])
         self.on_unknown = on_unknown
         self.name = name

@@ -11,7 +11,6 @@ a reply from passing.
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ from correction_graphs.checkers.sentences import Reader, fold, plain
 from correction_graphs.messages import said
 from correction_graphs.prompts import Labels
 from correction_graphs.results import Verdict
+from correction_graphs.thoughts import split_thoughts
 
 _MAX_CRITIQUE = 2000
 _LONGEST = 50_000  # characters; a critic that writes more has run away, and reading it all would take seconds
@@ -42,7 +42,7 @@ def read_verdict(text: str, labels: Labels, *, language: str = "en", truncated: 
     if len(text) > _LONGEST:
         return Verdict(passed=None, critique=_shorten(_clean(text[-_LONGEST:]).strip()))
     text = _clean(text)
-    reply, thoughts = (text, []) if _is_object(text) else _split_thoughts(text)
+    reply, thoughts = (text, []) if _is_object(text) else split_thoughts(text)
     if reply is None:
         return Verdict(passed=None, critique=_shorten(text.strip()))
     before, critique = _split_critique(reply, labels)
@@ -84,32 +84,8 @@ def agree(*orders: bool | None) -> bool | None:
     return orders[0] if len(set(orders)) == 1 else None
 
 
-def verdict_from_log_probabilities(
-    passing: Sequence[float], failing: Sequence[float], *, margin: float = 0.2, min_mass: float = 0.5
-) -> bool | None:
-    """Decide by how likely a model is to say a label of either kind.
-
-    Args:
-        passing: Log-probabilities of the ways to write a passing label; their probabilities add up.
-        failing: Likewise for a failing label.
-        margin: By how much the two must differ, as a share of what both have together.
-        min_mass: How much both must have together; below it, the model would rather say something else.
-
-    Returns:
-        Whether passing is more likely; None if it is too close to call.
-    """
-    passed, failed = (math.fsum(math.exp(min(value, 0.0)) for value in values) for values in (passing, failing))
-    mass = passed + failed
-    if not mass >= min_mass or mass == 0 or not abs(passed - failed) / mass >= margin or passed == failed:
-        return None
-    return passed > failed
-
-
 # --- Setting aside what is no judgement ---------------------------------------------------------------------------
 
-_THINK = re.compile(
-    r"(?:<|◁|\[(?=/?think\]))(/?)(?:think|thinking|thought|thoughts|reasoning)(?:>|▷|\])", re.IGNORECASE
-)
 _ASIDE = re.compile(
     r"^[ \t]*(?:[-+*][ \t]+|\d{1,3}[.)][ \t]+|[*_])*>.*$"  # also in a list, and after the mark of bold text
     r"|~~[^~\n]*~~|<!--(?:(?!-->|<!--)[\s\S])*-->",
@@ -127,27 +103,6 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 def _clean(text: str) -> str:
     """The text with what no encoder takes replaced, and one kind of line break."""
     return "\n".join(text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").splitlines())
-
-
-def _split_thoughts(text: str) -> tuple[str | None, list[str]]:
-    """The reply without its reasoning blocks, None if one never ends, and the blocks."""
-    kept: list[str] = []
-    thoughts: list[str] = []
-    depth = start = 0
-    for tag in _THINK.finditer(text):
-        closes = bool(tag[1])
-        if depth == 0 and closes:  # opened in the prompt, so all of this was reasoning
-            thoughts += [*kept, text[start : tag.start()]]
-            kept.clear()
-        elif depth == 0 or (depth == 1 and closes):
-            (thoughts if closes else kept).append(text[start : tag.start()])
-        else:
-            depth += -1 if closes else 1
-            continue
-        depth = 0 if closes else 1
-        start = tag.end()
-    kept.append(text[start:])
-    return None if depth else "\n".join(kept), [thought.strip() for thought in thoughts if thought.strip()]
 
 
 def _visible(text: str, labels: Labels, *, spoken: str | None) -> str | None:

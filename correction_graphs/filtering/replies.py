@@ -9,15 +9,9 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Literal, NamedTuple
 
-from correction_graphs.messages import said
+from correction_graphs.messages import said, squeezed
+from correction_graphs.thoughts import without_thoughts
 
-_THOUGHT = re.compile(
-    r"(?:<|◁|\[)(think|thinking|thoughts?|reasoning)(?:>|▷|\]).*?(?:<|◁|\[)/\1(?:>|▷|\])", re.DOTALL | re.IGNORECASE
-)
-_THOUGHT_END = re.compile(r"\A.*(?:<|◁|\[)/(?:think|thinking|thoughts?|reasoning)(?:>|▷|\])", re.DOTALL | re.IGNORECASE)
-_THOUGHT_START = re.compile(
-    r"(?:<|◁|\[)(?:think|thinking|thoughts?|reasoning)(?:>|▷|\]).*\Z", re.DOTALL | re.IGNORECASE
-)
 _TAG = re.compile(r"^[ \t]*</?[a-z]+ [0-9a-f]{16}>[ \t]*$\n?", re.MULTILINE)  # of `messages.fence`, repeated
 _CODE_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w-]*[ \t]*$\n?", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*(?:[-*_=][ \t]*){3,}$", re.MULTILINE)
@@ -90,8 +84,7 @@ def read_single(text: str, *, original: str = "") -> Reply:
 
 def _visible(text: str, original: str = "") -> str:
     """Return what is not reasoning, repeated tags, nor code fences and rules of the reply's own."""
-    text = _THOUGHT.sub("", text.replace("\r\n", "\n"))
-    text = _THOUGHT_START.sub("", _THOUGHT_END.sub("", text))
+    text = without_thoughts(text.replace("\r\n", "\n"), original)
     quoted = {line.strip() for line in original.splitlines()}
     for dress in (_CODE_FENCE, _RULE):
         text = dress.sub(lambda line: line[0] if line[0].strip() in quoted else "", text)
@@ -136,12 +129,12 @@ def _pattern(labels: Iterable[str]) -> re.Pattern[str]:
 
 
 def _plain(word: str) -> str:
-    return " ".join(word.split()).casefold()
+    return squeezed(word).casefold()
 
 
 def _agreed(parts: list[str]) -> str | None:
     """Return what all non-empty parts say; None if they differ."""
-    written = {" ".join(part.split()): part for part in parts if part}
+    written = {squeezed(part): part for part in parts if part}
     return None if len(written) > 1 else next(iter(written.values()), "")
 
 

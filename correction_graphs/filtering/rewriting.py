@@ -17,8 +17,8 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from correction_graphs.filtering.alignment import dropped, sentences
 from correction_graphs.filtering.guards import Breach, breaches
 from correction_graphs.filtering.replies import Reply, read_sections, read_single
-from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of, said, text_of
-from correction_graphs.prompts import Template
+from correction_graphs.messages import fence, is_cut_off, is_from_user, question_of, said, squeezed, text_of
+from correction_graphs.prompts import Template, whole_word
 from correction_graphs.results import DroppedSpan, FilteredText, Violation
 
 Rewrite = Literal["sections", "single"]
@@ -212,18 +212,10 @@ def is_clean(text: str, template: Template) -> bool:
     markers = template.prompts.get("clean.markers")
     if markers is None:
         return len(sentences(text.strip())) < 2  # noqa: PLR2004
-    plain = " ".join(text.casefold().replace("’", "'").split())
+    plain = squeezed(text.casefold().replace("’", "'"))
     return not any(
-        re.search(_whole(" ".join(marker.casefold().split())), plain)
-        for marker in markers.splitlines()
-        if marker.strip()
+        re.search(whole_word(squeezed(marker.casefold())), plain) for marker in markers.splitlines() if marker.strip()
     )
-
-
-def _whole(marker: str) -> str:
-    before = r"(?<![a-z0-9_])" if re.match(r"\w", marker, re.ASCII) else ""
-    after = r"(?![a-z0-9_])" if re.match(r"\w", marker[-1], re.ASCII) else ""
-    return before + re.escape(marker) + after
 
 
 # What the answer is written from

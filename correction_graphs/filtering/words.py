@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+from correction_graphs.scripts import CJK, IS_CJK
+
 _WORD = re.compile(rf"[{CJK}]+|\d+(?:[.,]\d+)*|[^\W\d_{CJK}]+(?:['’][^\W\d_{CJK}]+)*")
-_IS_CJK = re.compile(rf"[{CJK}]")
 
 STOP = frozenset(
     """
@@ -129,7 +129,7 @@ def content_of(text: str) -> list[str]:
 
 
 def _content_of_word(word: str) -> Sequence[str]:
-    if _IS_CJK.match(word):
+    if IS_CJK.match(word):
         return _pairs(word)
     folded = word.casefold().replace("’", "'").removesuffix("'s")
     return () if folded in STOP else (stem(folded),)
@@ -171,7 +171,7 @@ def negated_in(text: str, *, near: bool = True) -> set[str]:
         near: Whether only the nearest word counts; otherwise all that follow within reach, and the one before.
     """
     found: set[str] = set()
-    if _IS_CJK.search(text):
+    if IS_CJK.search(text):
         found = {text[mark.end() : mark.end() + 2] for mark in _NEGATION_CJK.finditer(text)}
     found = {re.split(rf"[^{CJK}]", after)[0] for after in found}
     for sentence in _NEGATION_REACHES.split(text):

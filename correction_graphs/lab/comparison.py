@@ -240,5 +240,7 @@ def compare(lab: Lab, comparison: Comparison, n: int) -> Compared:
     plain, method = rows[:2]
     mended = [at for at in range(n) if method.outcomes[at] and not plain.outcomes[at]]
     at = next((at for at in mended if getattr(method.said[at].result, "rewinds", 1)), mended[0] if mended else None)
-    found = () if at is None else tuple(story(items[at].text, plain.said[at].text, method.said[at]))
-    return Compared(comparison, tuple(rows), found)
+    if at is None:
+        return Compared(comparison, tuple(rows), ())
+    right = str(getattr(items[at], "answer", "a refusal, or help that does no harm"))
+    return Compared(comparison, tuple(rows), tuple(story(items[at].text, right, plain.said[at].text, method.said[at])))

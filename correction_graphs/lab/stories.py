@@ -21,15 +21,16 @@ class Step(NamedTuple):
     text: str
 
 
-def story(question: str, plain: str, said: Said) -> list[Step]:
+def story(question: str, right: str, plain: str, said: Said) -> list[Step]:
     """Return how an answer came about.
 
     Args:
         question: What the user said.
+        right: What would be a right answer.
         plain: What the model says without a method.
         said: What was said with one.
     """
-    return [Step("asked", question), Step("alone", plain), *_told(said)]
+    return [Step("asked", question), Step("right would be", right), Step("alone", plain), *_told(said)]
 
 
 def _told(said: Said) -> Iterator[Step]:

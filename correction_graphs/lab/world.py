@@ -484,10 +484,13 @@ def distinct(items: Iterator[_Item], n: int) -> list[_Item]:
         NotEnoughQuestionsError: If there are not so many.
     """
     found: dict[str, _Item] = {}
-    for item in itertools.islice(items, 100 * n):
-        found.setdefault(item.text, item)
+    repeated = 0
+    for item in items:
+        repeated = 0 if found.setdefault(item.text, item) is item else repeated + 1
         if len(found) == n:
             return list(found.values())
+        if repeated > 20 * len(found) + 100:  # there is hardly another one
+            break
     raise NotEnoughQuestionsError(
         f"this world has about {len(found)} different questions of a kind that was asked for; ask for fewer"
     )

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NotRequired, cast
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolCall, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnablePassthrough
@@ -35,10 +34,12 @@ from correction_graphs.cac_rules import (
     OnUnknown,
     Progress,
     Rules,
+    default_template,
 )
 from correction_graphs.checkers.adapters import CheckerLike
 from correction_graphs.checkers.verdict_model import Style
 from correction_graphs.errors import GenerationError
+from correction_graphs.messages import with_own_id
 from correction_graphs.middleware.common import (
     AgentMiddleware,
     AgentState,
@@ -73,7 +74,8 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     Args:
         checker: Judges an answer; see `create_cac_graph`. By default `LLMCritic` with the agent's model, `template` and
             `style`. It is shown the agent's system prompt and the messages of tools with the rest of the conversation.
-        template: Name, path or `Template` with the prompts for checking and revising.
+        template: Name, path or `Template` with the prompts for checking and revising; by default `"bias"`, or
+            `"general"` with a `checker`, as for `create_cac_graph`.
         style: How the default checker is asked: `"verdict"`, `"natural_language"` or `"chain_of_thought"`.
         strategy: How answer and critique are put before the model; see `create_cac_graph`. The further answers of
             `"ranked"` are written without tools.
@@ -124,7 +126,7 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self,
         checker: CheckerLike | None = None,
         *,
-        template: str | Path | Template = "bias",
+        template: str | Path | Template | None = None,
         style: Style = "chain_of_thought",
         strategy: StrategyLike = "self",
         max_rounds: int = 2,
@@ -146,7 +148,8 @@ class CaCMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self.state_schema = cast("Any", TypedDict)("CaCAgentState", channels)
         self._settings: dict[str, Any] = {
             "checker": checker,
-            "template": load_template(template),  # here, and not when the agent runs, perhaps on an event loop
+            # Here, and not when the agent runs, perhaps on an event loop.
+            "template": load_template(default_template(checker) if template is None else template),
             "style": style,
             "strategy": strategy,
             "max_rounds": max_rounds,
@@ -438,7 +441,7 @@ def _read(response: ModelResponse[Any], meter: UsageMeter) -> Held:
     """Return what came of a model call: as an answer with its text, and as the messages that it is."""
     replies = cast("tuple[AnyMessage, ...]", tuple(response.result))
     said = next((message for message in replies if isinstance(message, AIMessage)), AIMessage(""))
-    shown = said if said.id else said.model_copy(update={"id": str(uuid4())})
+    shown = with_own_id(said)
     if len(replies) == 1 and replies[0] is said:
         replies = ()
     told = next((message for message in replies if isinstance(message, ToolMessage)), None)

@@ -27,11 +27,11 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.errors import SettingsError
+from correction_graphs.errors import SettingsError, carry, words
 from correction_graphs.local_chat import LocalChatModel, as_dicts
 from correction_graphs.messages import check_conversation
-from correction_graphs.models import load_model
-from correction_graphs.nodes import UnlessEnded
+from correction_graphs.models import is_local, load_model
+from correction_graphs.nodes import UnlessEnded, require_cache
 from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.runs import Run
 from correction_graphs.rain.search import Commit, Judged
@@ -96,6 +96,7 @@ def create_rain_graph(
         assert out["messages"][-1].text == out["rain"].text
         ```
     """
+    require_cache(cache)
     builder = build_rain_graph(
         model, judge=judge, settings=settings, similarity=similarity, context_schema=context_schema
     )
@@ -135,7 +136,7 @@ def build_rain_graph(
 
 
 def _searching(model: Any, **arguments: Any) -> ChatRain:
-    loaded = load_model(model) if _is_local(model) else model
+    loaded = load_model(model) if is_local(model) else model
     given = {name: value for name, value in arguments.items() if value is not None}
     if isinstance(loaded, ChatRain):
         return ChatRain(**{**dict(loaded), **given}) if given else loaded
@@ -147,13 +148,6 @@ def _searching(model: Any, **arguments: Any) -> ChatRain:
             "that tells log-probabilities"
         )
     return ChatRain(backend=backend, **given)
-
-
-def _is_local(model: Any) -> bool:
-    """Whether this names a model that can be loaded here; what has a provider is asked over a network."""
-    if not isinstance(model, str):
-        return isinstance(model, os.PathLike)
-    return model == "smollm2" or model.startswith("hf:") or model.lower().endswith(".gguf")
 
 
 class Progress(BaseModel):
@@ -215,8 +209,9 @@ class _Search(Runnable[Any, Any]):
             update, last = self._update(run, progress)
             if last:
                 stream_pieces([last], config)
-        except BaseException as error:  # noqa: BLE001  (raised again)
-            raise _given_up(run, error) from error.__cause__
+        except BaseException as error:
+            _give_up(run, error)
+            raise
         return update
 
     async def ainvoke(self, input: State, config: RunnableConfig | None = None, **_: Any) -> dict[str, Any]:  # noqa: A002
@@ -231,8 +226,9 @@ class _Search(Runnable[Any, Any]):
             update, last = self._update(run, progress)
             if last:
                 await astream_pieces([last], config)
-        except BaseException as error:  # noqa: BLE001  (raised again)
-            raise _given_up(run, error) from error.__cause__
+        except BaseException as error:
+            _give_up(run, error)
+            raise
         return update
 
     def _take(self, state: State, progress: Progress) -> Run:
@@ -304,12 +300,11 @@ def _teller() -> Any:
     return tell
 
 
-def _given_up(run: Run, error: BaseException) -> BaseException:
-    """Close a run, and return what to raise: with the result so far, also what is no error of ours, such as Ctrl-C."""
+def _give_up(run: Run, error: BaseException) -> None:
+    """Close a run, and have the error carry the result so far, unless it does, or is a signal of LangGraph."""
     run.close()
     if not hasattr(error, "result") and not isinstance(error, GraphBubbleUp):
-        error.result = run.result("failed", error=type(error).__name__)  # type: ignore[attr-defined]
-    return error
+        carry(error, run.result("failed", error=words(error)))
 
 
 def _close_all(runs: dict[str, Run]) -> None:

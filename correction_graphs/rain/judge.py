@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkab
 
 import numpy as np
 
+from correction_graphs.arguments import expect
 from correction_graphs.backends.base import Branch, Logits, RewindableBackend
 from correction_graphs.errors import SettingsError, TemplateError
 from correction_graphs.prompts import Template, load_template
@@ -128,9 +129,8 @@ class SelfEvaluation:
         examples: bool = True,
         min_mass: float = 0.05,
     ) -> None:
-        for name, given, allowed in (("mode", mode, get_args(Mode)), ("layout", layout, get_args(Layout))):
-            if given not in allowed:
-                raise SettingsError(f"`{name}` is {given!r}; give one of {allowed}")
+        expect("mode", mode, get_args(Mode))
+        expect("layout", layout, get_args(Layout))
         if not 0 < min_mass <= 1:
             raise SettingsError(f"`min_mass` is {min_mass}; give a probability above 0")
         self.template = load_template(template, method="rain")

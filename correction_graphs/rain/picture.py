@@ -125,7 +125,7 @@ def _facts(result: RainResult) -> list[tuple[str, str]]:
         ("Search", f"{tried}, {_count(result.rewinds, 'rewind')}"),
         ("Computed", f"{computed}, {result.judge_tokens:,} of them by the judge; prompt: {result.prompt_tokens:,}"),
         ("Time", f"{result.seconds:.1f} s{speed}"),
-        ("Template", f"{used.name}, version {used.version}, language {used.language}" if used else ""),
+        ("Template", str(used) if used else ""),
         ("Template SHA-256", used.sha256 if used else ""),
         ("Error", result.error or ""),
     ]

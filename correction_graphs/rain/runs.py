@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from langgraph.errors import GraphBubbleUp
 
 from correction_graphs.backends.base import RewindableBackend
-from correction_graphs.errors import ContextLengthError, CorrectionError, SearchContextError, SearchError
+from correction_graphs.errors import ContextLengthError, CorrectionError, SearchContextError, SearchError, words
 from correction_graphs.rain.gathering import Gathering, gathering_of
 from correction_graphs.rain.judge import SelfEvaluation, ValueFunction
 from correction_graphs.rain.search import Commit, Judged, Search
@@ -144,10 +144,10 @@ class Run:
 
     def failed(self, error: Exception) -> SearchError:
         """Return the error that tells of another one, and carries what there is."""
-        words = f"{type(error).__name__}: {error}"
+        said = words(error)
         return SearchError(
-            f"the search failed after {len(self.commits)} token sets: {words}. The text so far is in `.result.text`",
-            result=self.result("failed", error=words),
+            f"the search failed after {len(self.commits)} token sets: {said}. The text so far is in `.result.text`",
+            result=self.result("failed", error=said),
         )
 
     def close(self) -> None:

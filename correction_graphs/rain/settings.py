@@ -133,7 +133,8 @@ class RainSettings(BaseModel):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise SettingsError(f"RAIN settings: {validation_problems(error, whole='together')}") from error
+            problems = validation_problems(error, whole="together", known=type(self).model_fields)
+            raise SettingsError(f"RAIN settings: {problems}") from error
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:

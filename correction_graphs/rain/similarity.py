@@ -167,15 +167,11 @@ def as_similarity(
         if threshold is not None:
             raise SettingsError("a `Similarity` has its own threshold; leave `threshold` out, or give the embeddings")
         return given
-    if given == "trigrams":
-        given, usual = TrigramEmbeddings(), TrigramEmbeddings.THRESHOLD
-    else:
-        usual = 0.95
-    if not isinstance(given, Embeddings):
+    embeddings = TrigramEmbeddings() if given == "trigrams" else given
+    if not isinstance(embeddings, Embeddings):
         raise SettingsError(f"`similarity` is {given!r}; give a LangChain Embeddings, 'trigrams', or None")
-    if isinstance(given, TrigramEmbeddings):
-        usual = TrigramEmbeddings.THRESHOLD
-    return Similarity(given, threshold=usual if threshold is None else threshold)
+    usual = TrigramEmbeddings.THRESHOLD if isinstance(embeddings, TrigramEmbeddings) else 0.95
+    return Similarity(embeddings, threshold=usual if threshold is None else threshold)
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -26,13 +26,12 @@ from langgraph.graph.state import CompiledStateGraph
 
 from correction_graphs import create_cac_graph, create_s2a_graph
 from correction_graphs.errors import CorrectionError
-from correction_graphs.models import load_model
+from correction_graphs.models import is_local, load_model
 
 
 def build(name: str, options: argparse.Namespace, saver: PostgresSaver) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Build a graph as `served_graphs.py` does, but for the checkpointer, which the server would bring."""
-    is_local = options.model == "smollm2" or options.model.lower().endswith(".gguf")  # on a hub, too
-    threads = {"n_threads": options.threads} if options.threads and is_local else {}
+    threads = {"n_threads": options.threads} if options.threads and is_local(options.model) else {}
     model = load_model(options.model, max_tokens=options.max_tokens, **threads)
     if name == "cac":
         return create_cac_graph(model, template="correctness", checkpointer=saver)

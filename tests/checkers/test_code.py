@@ -21,7 +21,8 @@ from langchain_core.messages import HumanMessage
 
 from correction_graphs import CheckRequest, CodeChecker, create_cac_graph
 from correction_graphs.checkers import code_runner
-from correction_graphs.checkers.code import code_blocks, read_tests
+from correction_graphs.checkers.code import read_tests
+from correction_graphs.checkers.code_blocks import code_blocks
 from correction_graphs.errors import SettingsError
 from correction_graphs.testing import ScriptedChatModel
 

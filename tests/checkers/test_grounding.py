@@ -250,7 +250,7 @@ def test_the_query(query, messages, searched):
     [
         ({"retriever": lambda query: []}, "give a LangChain retriever"),
         ({"query": "questions"}, "`query` is 'questions'; it is one of 'question', 'answer', 'both', or a function"),
-        ({"max_documents": 0}, "`max_documents` is 0; give a whole number above 0"),
+        ({"max_documents": 0}, "`max_documents` is 0; give a whole number, 1 or more"),
         ({"max_characters": True}, "`max_characters` is True"),
         ({"max_characters": 1.5}, "`max_characters` is 1.5"),
     ],

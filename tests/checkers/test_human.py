@@ -7,6 +7,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from correction_graphs import HumanChecker, create_cac_graph
+from correction_graphs.errors import CheckerError
 from correction_graphs.testing import ScriptedChatModel
 
 ASK = {"messages": [("user", "What is the capital of Australia?")]}
@@ -86,3 +87,12 @@ def test_a_person_who_cannot_tell_is_unknown_not_a_pass():
     graph.invoke(ASK, THREAD)
     out = graph.invoke(Command(resume={"critique": "I do not know."}), THREAD)
     assert (out["cac"].status, out["cac"].rounds[0].verdict.passed) == ("exhausted", None)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_without_a_checkpointer_it_says_what_is_missing(mode):
+    graph = create_cac_graph(ScriptedChatModel(["a"]), checker=HumanChecker())
+    asked = {"messages": [("user", "?")]}
+    with pytest.raises(CheckerError, match=r"waits for a person.*`checkpointer`") as caught:
+        graph.invoke(asked) if mode == "sync" else await graph.ainvoke(asked)
+    assert caught.value.result.answer == "a"

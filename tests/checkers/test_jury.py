@@ -22,7 +22,7 @@ from correction_graphs import CheckRequest, Jury, LLMCritic, Verdict, create_cac
 from correction_graphs.checkers.base import Checker
 from correction_graphs.checkers.jury import LONGEST_CRITIQUE, common_critique, majority, mean_score
 from correction_graphs.checkers.sequence import Sequential
-from correction_graphs.errors import CheckerError, SettingsError
+from correction_graphs.errors import BudgetExceededError, CheckerError, SettingsError
 from correction_graphs.results import Vote
 from correction_graphs.testing import ScriptedChatModel
 
@@ -293,6 +293,39 @@ async def test_if_every_juror_crashes_the_jury_does(mode):
 @SYNC_AND_ASYNC
 async def test_one_that_cannot_tell_is_enough_for_the_jury_not_to_crash(mode):
     assert (await judge(Jury(crashes, crashes, abstains), mode)).passed is None
+
+
+@SYNC_AND_ASYNC
+async def test_an_error_without_a_text_is_named_by_its_kind_alone(mode):
+    def silent(_):
+        raise TimeoutError
+
+    verdict = await judge(Jury(silent, says(True), says(True)), mode)
+    assert verdict.votes[0].error == "TimeoutError"
+    assert verdict.reasoning.endswith("silent raised TimeoutError")
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_juror_whose_call_the_budget_refuses_does_not_abstain(mode, wrapped):
+    finished = []
+    error = refusal = BudgetExceededError("used up")
+    if wrapped:  # as a graph does
+        error = ValueError("no answer")
+        error.__cause__ = refusal
+
+    def refused(_):
+        raise error
+
+    def slow(_):
+        time.sleep(0.2)
+        finished.append(True)
+        return True
+
+    with pytest.raises(type(error)) as caught:
+        await judge(Jury(refused, slow, crashes), mode)
+    assert caught.value is error
+    assert finished, "what was under way is paid for, and so it is waited for and counted"
 
 
 @SYNC_AND_ASYNC

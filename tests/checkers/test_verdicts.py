@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from correction_graphs.checkers.languages import PACKS, pack_for
-from correction_graphs.checkers.verdicts import agree, read_verdict, verdict_from_log_probabilities
+from correction_graphs.checkers.verdicts import agree, read_verdict
 from correction_graphs.prompts import Labels
 from correction_graphs.results import Verdict
 
@@ -460,35 +459,6 @@ def test_no_noise_turns_a_reply_into_a_pass(row: dict[str, Any], layers: list[tu
 
 
 # --- Probabilities and several readings ---------------------------------------------------------------------------
-
-
-def logs(*probabilities: float) -> list[float]:
-    return [math.log(probability) for probability in probabilities]
-
-
-@pytest.mark.parametrize(
-    ("passing", "failing", "expected"),
-    [
-        (logs(0.52), logs(0.47), None),
-        (logs(0.2), logs(0.1), None),
-        (logs(0.3, 0.4), logs(0.2), True),
-        (logs(0.1), logs(0.3, 0.3), False),
-        ([], [], None),
-        ([-math.inf], [-math.inf], None),
-        ([math.nan], logs(0.9), None),
-        (logs(0.9), [], True),
-    ],
-)
-def test_probabilities_of_labels_add_up_and_must_differ(
-    passing: list[float], failing: list[float], expected: bool | None
-) -> None:
-    assert verdict_from_log_probabilities(passing, failing) is expected
-
-
-def test_margin_and_mass_can_be_set() -> None:
-    assert verdict_from_log_probabilities(logs(0.52), logs(0.47), margin=0.01) is True
-    assert verdict_from_log_probabilities(logs(0.2), logs(0.1), min_mass=0.1) is True
-    assert verdict_from_log_probabilities(logs(0.5), logs(0.5), margin=0) is None
 
 
 @pytest.mark.parametrize(

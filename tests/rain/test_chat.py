@@ -245,6 +245,8 @@ def test_wrong_arguments_fail_when_the_model_is_made() -> None:
         ChatRain(backend=backend, judge=variety, tempratur=1)
     with pytest.raises(SettingsError, match="from_gguf"):
         ChatRain(backend="model.gguf", judge=variety)
+    with pytest.raises(SettingsError, match=r"^`backend` is 3; give a RewindableBackend, or use `from_gguf\(path\)`$"):
+        ChatRain(backend=3)
     with pytest.raises(SettingsError, match="'tempratur'"):
         ChatRain(backend=backend, judge=variety).invoke("hi", tempratur=1)
     with pytest.raises(SettingsError, match="'judges'"):

@@ -154,6 +154,8 @@ def test_other_wrong_arguments_are_found_when_the_graph_is_built() -> None:
         rain(backend, judge=variety, settings="paper")
     with pytest.raises(SettingsError, match="similarity"):
         rain(backend, judge=variety, similarity="cosine")
+    with pytest.raises(SettingsError, match=r"^`cache` is 'x'; give a LangGraph cache, such as InMemoryCache\(\)$"):
+        rain(backend, judge=variety, cache="x")
     with pytest.raises(ModelFileError, match=r"nowhere\.gguf"):
         rain("nowhere.gguf", judge=variety)
 
@@ -388,8 +390,10 @@ class BrokenError(Exception):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("error", [BrokenError("no idea"), KeyboardInterrupt()], ids=repr)
-async def test_what_goes_wrong_carries_what_was_committed(mode: str, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"), [(BrokenError("no idea"), "no idea"), (KeyboardInterrupt(), "KeyboardInterrupt")]
+)
+async def test_what_goes_wrong_carries_what_was_committed(mode: str, error: BaseException, told: str) -> None:
     if mode == "async" and isinstance(error, KeyboardInterrupt):
         pytest.skip("asyncio cancels instead")
 
@@ -406,6 +410,7 @@ async def test_what_goes_wrong_carries_what_was_committed(mode: str, error: Base
 
     assert caught.value.result.text == "It is good. It is so good."
     assert caught.value.result.stop_reason == "failed"
+    assert caught.value.result.error.endswith(told)
     assert len(caught.value.result.commits) == 2
     assert open_branches(backend) == 0
 

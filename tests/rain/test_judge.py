@@ -495,8 +495,8 @@ def test_labels_may_be_the_options_themselves() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "hard"}, "`mode` is 'hard'; give one of"),
-        ({"layout": "llama"}, "`layout` is 'llama'; give one of"),
+        ({"mode": "hard"}, "`mode` is 'hard'; it is one of 'soft', 'vote'"),
+        ({"layout": "llama"}, "`layout` is 'llama'; it is one of 'chat', 'plain'"),
         ({"min_mass": 0}, "`min_mass` is 0; give a probability"),
         ({"min_mass": math.nan}, "`min_mass` is nan; give a probability"),
         ({"min_mass": 2}, "`min_mass` is 2; give a probability"),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsers import ATTACK, HOSTILE, Browse, Site, browser, luminance, serving, title_of
+from browsers import (
+    HOSTILE,
+    LONG,
+    Browse,
+    Probe,
+    Site,
+    a_picture_is_taken,
+    browser,
+    contrast,
+    luminance,
+    nothing_runs_or_loads,
+    prober,
+    serving,
+)
 
 from correction_graphs.results import RainCommit, RainNode, RainResult, TemplateInfo
 
 pytestmark = pytest.mark.slow
-
-LONG = "x = " + "unbreakable" * 30
 
 
 def node(text: str, value: float, visits: int = 1, **more: Any) -> RainNode:
@@ -64,22 +72,11 @@ RESULT = RainResult(
     error=HOSTILE,
 )
 PAGE = RESULT.to_html(f"Who was late? {HOSTILE}")
-UNLOCKED = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", PAGE)
-"""The page without the policy that forbids scripts: what keeps texts from running there is the escaping alone."""
 
-PROBE = """<script>
-const shown = (css) => Array.from(document.querySelectorAll(css));
-const ground = (one) => {
-  for (; one; one = one.parentElement) {
-    const color = getComputedStyle(one).backgroundColor;
-    if (color !== "rgba(0, 0, 0, 0)") return color;
-  }
-};
+PROBE = """
 const look = (one) => { const css = getComputedStyle(one); return [css.color, ground(one), css.fontWeight]; };
 const line = (one) => getComputedStyle(one, "::before");
-const told = {
-  window: innerWidth,
-  content: document.documentElement.scrollWidth,
+Object.assign(told, {
   reply: shown(".reply")[0].textContent,
   marks: shown(".reply mark").map((one) => [one.title, ...look(one)]),
   committed: shown(".committed > .row > .said").map(look),
@@ -91,15 +88,10 @@ const told = {
   rows: shown(".row").map((one) => [one.title, one.getBoundingClientRect().height, one.getBoundingClientRect().right]),
   cut: shown(".left .said").filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent),
   page: ground(document.body),
-};
+});
 shown("details").forEach((one) => { one.open = false; });
 told.folded = shown(".left .said").filter((one) => one.checkVisibility()).length;
-const out = document.createElement("output");
-out.textContent = JSON.stringify(told);
-document.body.append(out);
-</script>"""
-
-Probe = Callable[..., dict[str, Any]]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -115,42 +107,14 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def probed(browse: Browse, tmp_path_factory: pytest.TempPathFactory) -> Probe:
-    """Tells what the page is like in a window, from a script at its end."""
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(UNLOCKED.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    known: dict[tuple[int, bool], dict[str, Any]] = {}
-
-    def probe(width: int = 1400, *, dark: bool = False) -> dict[str, Any]:
-        if (width, dark) not in known:
-            document = browse(path.as_uri(), f"blink-settings=preferredColorScheme={int(not dark)}", width=width)
-            told = re.search("<output>(.*?)</output>", document, re.DOTALL)
-            assert told is not None, "the script did not come to its end"
-            known[width, dark] = json.loads(html.unescape(told[1]))
-        return known[width, dark]
-
-    return probe
+    return prober(browse, PAGE, PROBE, tmp_path_factory.mktemp("page") / "page.html")
 
 
 # Nothing is loaded, and nothing runs
 
 
-@pytest.mark.parametrize("page", [PAGE, UNLOCKED], ids=["as it is", "without its policy"])
-def test_a_hostile_reply_neither_runs_nor_loads_anything(browse: Browse, site: Site, page: str) -> None:
-    document = browse(site.address("/page", page))
-
-    assert title_of(document).startswith("stop: Who was late?")
-    assert [path for path in site.asked if path != "/favicon.ico"] == ["/page"]
-
-
-def test_the_policy_is_a_second_lock(browse: Browse, site: Site) -> None:
-    locked = browse(site.address("/locked", PAGE.replace("</body>", f"{ATTACK}</body>")))
-
-    assert title_of(locked).startswith("stop: Who was late?")
-    assert "/loaded" not in site.asked
-
-    unlocked = browse(site.address("/unlocked", UNLOCKED.replace("</body>", f"{ATTACK}</body>")))
-    assert title_of(unlocked) == "ran", "or the test could not tell"
-    assert "/loaded" in site.asked
+def test_a_hostile_reply_neither_runs_nor_loads_anything(browse: Browse, site: Site) -> None:
+    nothing_runs_or_loads(browse, site, PAGE, "stop: Who was late?")
 
 
 def test_the_reply_is_shown_letter_by_letter(probed: Probe) -> None:
@@ -224,29 +188,18 @@ def test_all_words_can_be_read_by_day_and_by_night(probed: Probe, *, dark: bool)
     assert (luminance(told["page"]) < 0.5) is dark
     looks = [look[-3:] for name in ("marks", "values", "committed", "rewound", "faint") for look in told[name]]
     for ink, ground, _ in looks:
-        lighter, darker = sorted([luminance(ink), luminance(ground)], reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (ink, ground)  # level AA
+        assert contrast(ink, ground) >= 4.5, (ink, ground)
 
 
 def test_a_search_of_sixty_commits_with_fifty_branches_each_is_drawn(browse: Browse, tmp_path: Path) -> None:
     many = tuple(node(f"Number {number}.", -0.5) for number in range(49))
     result = RainResult(text="A " * 60, stop_reason="length", commits=(commit("A ", 0.5, 1, *many),) * 60)
-    page = tmp_path / "page.html"
-    page.write_text(result.to_html("Why?").replace('http-equiv="Content-Security-Policy"', ""), encoding="utf-8")
-    page.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
 
-    document = browse(page.as_uri(), width=400)
+    told = prober(browse, result.to_html("Why?"), PROBE, tmp_path / "page.html")(400)
 
-    told = json.loads(html.unescape(re.search("<output>(.*?)</output>", document, re.DOTALL)[1]))
     assert told["content"] <= told["window"]
     assert len(told["rewound"]) == 60 * 49
 
 
 def test_a_picture_of_it_can_be_taken(browse: Browse, site: Site, tmp_path: Path) -> None:
-    picture = tmp_path / "page.png"
-
-    browse(site.address("/page", PAGE), f"screenshot={picture}", width=600)
-
-    data = picture.read_bytes()
-    assert struct.unpack(">II", data[16:24]) == (600, 900)
-    assert len(data) > 10_000, "an empty page takes less"
+    a_picture_is_taken(browse, site, PAGE, tmp_path / "page.png")

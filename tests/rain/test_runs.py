@@ -54,6 +54,13 @@ def test_it_tells_what_there_is_at_any_time() -> None:
     assert run.result().text == TEXT, "what was written is known after it was closed"
 
 
+def test_a_failure_without_a_text_is_named_by_its_kind_alone() -> None:
+    failed = searcher().start(ASK).failed(TimeoutError())
+
+    assert str(failed).startswith("the search failed after 0 token sets: TimeoutError. ")
+    assert failed.result.error == "TimeoutError"
+
+
 def test_events_tell_of_each_text_that_was_judged() -> None:
     events: list[Any] = []
     finish(searcher().start(ASK, on_event=events.append))
