@@ -58,6 +58,10 @@ def parsed(text: str) -> tuple[yaml.Node | None, Any]:
         raise FaultyError(fault_after(text[: error.position], problem)) from error
     except RecursionError as error:
         raise FaultyError(Fault("nested too deeply to be a template")) from error
+    except (ValueError, OverflowError) as error:  # PyYAML passes on what `chr` says of an escape
+        raise FaultyError(
+            Fault("an escape such as \\U00110000 stands for no character; U+10FFFF is the last")
+        ) from error
 
 
 def _plain(node: yaml.Node) -> Any:

@@ -96,7 +96,7 @@ def read_questions(path: Path) -> list[Item]:
 def _item(line: bytes, number: int) -> Item:
     try:
         record = json.loads(line)
-    except ValueError:  # not UTF-8, too
+    except (ValueError, RecursionError):  # not UTF-8, too
         record = None
     if not isinstance(record, dict):
         start = line[:60].decode(errors="replace")
@@ -159,7 +159,7 @@ class Output:
             record = json.loads(line)
             key, question, failed = json.dumps(record["id"]), record["question"], "error" in record
             made_with = record["settings"].items()
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             if not is_whole and (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
                 return False
             raise BatchError(f"{self.path}:{number}: not a line of answers; give another OUTPUT") from None
@@ -452,7 +452,7 @@ def demonstrate(options: argparse.Namespace) -> int:
         source, target = Path(folder) / "questions.jsonl", Path(folder) / "answers.jsonl"
         source.write_text("".join(_line({"question": question}) + "\n" for question in QUESTIONS), encoding="utf-8")
         status = batch(options, source, target, quiet=True)
-        for line in target.read_text(encoding="utf-8").splitlines():
+        for line in target.read_bytes().splitlines():  # of bytes: a text has other ends of lines, too
             record = json.loads(line)
             print(f"question {record['id']}: {record['question']}")
             error = record.get("error")

@@ -131,6 +131,7 @@ def answers(smollm2_path, tmp_path_factory):
     [
         ('{"question": "Who?"}\n{"question": \n', """2: '{"question": ' is no JSON object, such as {"""),
         ('["Who?"]\n', """1: '["Who?"]' is no JSON object"""),
+        ('{"question": "x", "a": ' + "[" * 100_000 + "\n", """1: '{"question": "x", "a": [[[["""),
         ('{"id": 1}\n', "1: `question` is None; give a text"),
         ('{"question": " "}\n', "1: `question` is ' '; give a text"),
         ('{"question": "Who?", "id": true}\n', "1: `id` is True; give a text or a whole number"),

@@ -252,6 +252,7 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path: Path) -> None:
             "my.yaml, line 2, column 10: tags are not allowed",
         ),
         ("[" * 20_000, "my.yaml: nested too deeply to be a template"),
+        *((f'name: "{escape}"', "is beyond the last character") for escape in ("\\U00110000", "\\UFFFFFFFF")),
         ("", "my.yaml, line 1, column 1: a template is a mapping of 'name', 'version', 'language'"),
         ("# only a comment\n", "but this is nothing"),
         ("- name: tone", "but this is a list"),
