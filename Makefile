@@ -16,7 +16,7 @@ RUN := .venv/bin/python -m
 # Two targets must not install into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint docs bench bench-effects bench-rain bench-soak clean
+.PHONY: help demo test coverage serve lint docs bench bench-effects bench-rain bench-soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ demo: .venv/.installed-demo ## see what each method mends: a table, then a story
 
 test: .venv/.installed-dev ## run all tests
 	LANGSMITH_TRACING=false $(RUN) pytest $(PYTEST_ARGS)
+
+coverage: .venv/.installed-dev ## run all tests and count which lines and branches of the package they reach; build/coverage has it as pages
+	LANGSMITH_TRACING=false $(RUN) pytest --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(PYTEST_ARGS)
 
 serve: .venv/.installed-dev ## serve the graphs of langgraph.json at http://127.0.0.1:2024, for development
 	LANGGRAPH_CLI_NO_ANALYTICS=1 .venv/bin/langgraph dev --no-browser --no-reload

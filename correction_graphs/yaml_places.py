@@ -60,7 +60,7 @@ def parsed(text: str) -> tuple[yaml.Node | None, Any]:
         raise FaultyError(Fault("nested too deeply to be a template")) from error
     except (ValueError, OverflowError) as error:  # PyYAML passes on what `chr` says of an escape
         raise FaultyError(
-            Fault("an escape such as \\U00110000 stands for no character; U+10FFFF is the last")
+            Fault("an escape such as \\U00110000 is beyond the last character, U+10FFFF")
         ) from error
 
 
