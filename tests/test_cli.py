@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from io import StringIO
 from pathlib import Path
@@ -699,6 +700,21 @@ def test_a_run_that_never_began_leaves_files_as_they_were(script, capsys, tmp_pa
     assert not new.exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_page_may_go_into_a_pipe(script, capsys, tmp_path: Path) -> None:
+    script()
+    path, read = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: read.append(path.read_text(encoding="utf-8")), daemon=True)
+    reader.start()
+
+    assert main([*RUN, "Who is she?", "--html", str(path)]) == 0
+
+    reader.join(10)
+    assert "Who is she?" in read[0]
+    assert "★ chosen" in read[0]
+
+
 def test_a_page_that_can_no_longer_be_written_costs_no_answer(script, capsys, tmp_path: Path, monkeypatch) -> None:
     script()
 
@@ -750,6 +766,46 @@ def test_the_demo_as_json(capsys) -> None:
     assert document["n"] == 3
     assert [len(each["rows"]) for each in document["comparisons"]] == [3, 3, 3, 3]
     assert all(row["right"]["n"] == 3 for each in document["comparisons"] for row in each["rows"].values())
+
+
+@pytest.mark.gguf
+def test_a_narrow_terminal_gets_the_demo_as_lists_that_fit(capsys, monkeypatch) -> None:
+    as_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "60")
+
+    assert main(["demo", "--n", "1"]) == 0
+
+    out = capsys.readouterr().out
+    assert "the model alone ..." not in out, "a heading of columns"
+    assert re.search(
+        r"^agrees with wrong opinions\n    right alone: *\d+\.\d%.*\n    right with method: *S2A .*\n"
+        r"    right with oracle: *\d.*\n    model calls: *1\.0, \d\.\d$",
+        out,
+        re.MULTILINE,
+    )
+    assert max(map(len, out.split("questions of each kind", 1)[1].splitlines()[1:])) <= 60
+
+
+@pytest.mark.gguf
+def test_a_demo_too_small_to_mend_anything_says_so(capsys, tmp_path) -> None:
+    page = tmp_path / "demo.html"
+
+    assert main(["demo", "--n", "1", "--html", str(page)]) == 0
+
+    *_, story = capsys.readouterr().out.split("\n== ")
+    assert story.startswith("RAIN: helps with something harmful\n   (it mended none of these questions)\n")
+    html = page.read_text(encoding="utf-8")
+    assert html.count('class="plot"') == 4
+    assert html.count("For example") == 3
+
+
+@pytest.mark.gguf
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_demo_whose_disk_is_full_at_the_end_has_told_all_the_same(capsys) -> None:
+    assert main(["demo", "--n", "1", "--html", "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert out.count("\n== ") == 4
+    assert err == "correction-graphs: --html: '/dev/full' could not be written: No space left on device\n"
 
 
 def test_a_demo_of_no_questions_is_refused(capsys) -> None:

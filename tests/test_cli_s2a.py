@@ -6,11 +6,12 @@ The models are real clients of a server on this machine that replies from a scri
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import StringIO
 from pathlib import Path
@@ -29,6 +30,8 @@ QUESTION = "I think it is Sydney. Australia has 6 states. What is the capital of
 FILTERED = "Context: Australia has 6 states.\nQuestion: What is the capital of Australia?"
 INVENTED = "Context: Australia has 8 states.\nQuestion: What is the capital of Australia?"
 ANSWER = "It is Canberra."
+CAPITAL = "What is the capital of Australia?"
+FACT = "Its capital is Canberra."
 
 
 class Api:
@@ -41,6 +44,7 @@ class Api:
         self.asked: list[dict[str, Any]] = []
         self.replies: list[str | None] = []
         self.over = threading.Event()
+        self.counts = True  # what a call took
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,7 +56,7 @@ class Api:
                     self.send_error(400, "boom")
                     return
                 self.send_response(200)
-                usage = {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37}
+                usage = {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37} if api.counts else None
                 head = {"id": "1", "created": 0, "model": "local"}
                 if not asked.get("stream"):
                     message = {"role": "assistant", "content": said}
@@ -120,6 +124,19 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 def document_of(out: str) -> tuple[dict[str, Any], S2AResult]:
     document = json.loads(out)
     return document, S2AResult.model_validate(document["s2a"])
+
+
+def interrupt_once(true: Callable[[], bool]) -> None:
+    """Press Ctrl-C when something is so, and a moment has passed for what was sent to arrive."""
+
+    def wait() -> None:
+        until = time.monotonic() + 30
+        while not true() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 # A run
@@ -221,6 +238,17 @@ def test_options_reach_model_and_graph(api: Api, capsys) -> None:
     assert "I think it is Sydney." in api.shown(1)
     assert said in api.shown(1)
     assert [(asked["temperature"], asked["max_tokens"], asked["seed"]) for asked in api.asked] == [(0.5, 9, 3)] * 2
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_calls_whose_tokens_the_server_did_not_count_are_told(api: Api, capsys, *, counts: bool) -> None:
+    api.counts = counts
+
+    assert main(api.says(FILTERED, ANSWER)) == 0
+
+    *_, total = capsys.readouterr().out.splitlines()
+    assert total.endswith(" (2 calls did not report their tokens)") == (not counts)
+    assert ("60 tokens in, 14 out" in total) == counts
 
 
 def test_another_model_may_filter(api: Api, capsys) -> None:
@@ -328,6 +356,57 @@ def test_a_terminal_sees_what_is_left_out_struck_through(api: Api, capsys, monke
     assert "╭─ question: kept" in shown
     assert "It is [bold]Canberra[/bold]." in shown  # text of a model is no markup
     assert "3 model calls" in shown
+
+
+def test_a_terminal_tells_why_a_question_was_left_as_it_was(api: Api, capsys, monkeypatch) -> None:
+    as_terminal(monkeypatch)
+
+    assert main(api.says(INVENTED, INVENTED, ANSWER)) == 0
+
+    shown = plain(capsys.readouterr().out)
+    assert "╭─ question: reply 1 of the filter not used" in shown
+    assert "╭─ question: reply 2 of the filter not used" in shown
+    assert shown.index("reply 2 of the filter not used") < shown.index("╭─ question: left as it was")
+    assert "question: kept" not in shown
+    assert "could not be used, 2 times" in shown
+    assert "It is Canberra." in shown
+
+
+def test_a_terminal_shows_nothing_struck_through_where_all_is_kept(api: Api, capsys, monkeypatch, folder: Path) -> None:
+    as_terminal(monkeypatch)
+    (folder / "facts.txt").write_text(FACT, encoding="utf-8")
+    _, _, _, *options = api.says()
+    # The question is shown with the document.
+    monkeypatch.setattr(api, "reply", lambda asked: FACT if FACT in asked else f"Question: {CAPITAL}")
+
+    assert main(["run", "s2a", CAPITAL, *options, "--document", "facts.txt"]) == 0
+
+    out = capsys.readouterr().out
+    assert "struck through" not in plain(out)
+    assert ";9m" not in out
+    assert "╭─ question: kept" in plain(out)
+    assert "╭─ facts.txt: kept" in plain(out)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_terminal_keeps_what_was_filtered_before_a_run_stopped(
+    api: Api, capsys, monkeypatch, *, answered: bool
+) -> None:
+    as_terminal(monkeypatch)
+    if answered:
+        interrupt_once(lambda: len(api.asked) == 2)
+
+    assert main(api.says(FILTERED, "It is Canberra, of course…" if answered else None)) == (130 if answered else 1)
+
+    shown, err = map(plain, capsys.readouterr())
+    assert "╭─ question: kept" in shown
+    assert "stopped: 1 text(s) filtered until then; 2 model calls" in shown
+    if answered:
+        assert shown.index("It is Canberra, of course") < shown.index("stopped: ")
+        assert err == "interrupted\n"
+    else:
+        assert "─ answer ─" not in shown
+        assert err.startswith("correction-graphs: the model failed: ")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
