@@ -33,6 +33,7 @@ def run_cac(options: argparse.Namespace) -> int:
     settings = {"template": options.template, "style": options.style, "strategy": options.strategy}
 
     def run(question: str) -> CacResult:
+        load_template(options.template)  # a wrong name is told before a model is loaded
         with asyncio.Runner() as runner:
             model = _model(options, view)
             return _run_graph(runner, model, [*system, ("user", question)], view, options.max_rounds, **settings)

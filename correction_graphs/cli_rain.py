@@ -68,8 +68,9 @@ def _backend(spec: str) -> RewindableBackend:
     model = load_model(spec) if is_local(spec) else None
     if not isinstance(model, LocalChatModel):
         raise SettingsError(
-            f"--model is {spec!r}; RAIN needs a model's logits, which a local one alone shows: give the path of a "
-            ".gguf file, 'hf:OWNER/REPO/FILE.gguf', or 'smollm2'"
+            f"--model is {spec!r}; this command searches on local models, whose logits it reads: give the path of a "
+            ".gguf file, 'hf:OWNER/REPO/FILE.gguf', or 'smollm2'. In Python, OpenAICompletionsBackend searches on a "
+            "server"
         )
     backend: RewindableBackend = model.backend
     return backend
