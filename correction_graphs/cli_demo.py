@@ -110,7 +110,7 @@ def _line(cells: tuple[str, ...]) -> str:
         return "".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
     flaw, *values = cells
     return "\n".join(
-        [flaw, *(f"    {name + ':':<14}{value}" for name, value in zip(_HEADINGS[1:], values, strict=True))]
+        [flaw, *(f"    {name + ':':<19}{value}" for name, value in zip(_HEADINGS[1:], values, strict=True))]
     )
 
 

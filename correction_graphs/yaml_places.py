@@ -59,9 +59,7 @@ def parsed(text: str) -> tuple[yaml.Node | None, Any]:
     except RecursionError as error:
         raise FaultyError(Fault("nested too deeply to be a template")) from error
     except (ValueError, OverflowError) as error:  # PyYAML passes on what `chr` says of an escape
-        raise FaultyError(
-            Fault("an escape such as \\U00110000 is beyond the last character, U+10FFFF")
-        ) from error
+        raise FaultyError(Fault("an escape such as \\U00110000 is beyond the last character, U+10FFFF")) from error
 
 
 def _plain(node: yaml.Node) -> Any:

@@ -64,6 +64,9 @@ WORDS = [
 _FRAMES = re.compile(r"think|thought|reasoning|-->|<!--|~~|```|\u200b|\ufeff", re.IGNORECASE)
 
 
+_FAULTS = re.compile("|".join(pack.faults for pack in PACKS.values() if pack.faults))
+
+
 def check(data: bytes) -> None:
     """Read one reply in several frames, and hold the verdicts against each other."""
     if not data:
@@ -81,7 +84,9 @@ def check(data: bytes) -> None:
         return
     if verdict.passed is None:
         return
-    if "passed" not in fold(text):  # the one key whose meaning is no label's
+    # The key "passed" and words such as "wrong" mean the same under all labels: two passes are never right, two fails
+    # may be.
+    if "passed" not in fold(text) and (verdict.passed or not _FAULTS.search(fold(text))):
         other = read_verdict(text, setting.opposite, language=setting.language).passed
         require(other is not verdict.passed, "the same verdict with the labels exchanged", text)
     if not verdict.passed:

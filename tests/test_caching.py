@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, ToolMessage
-from langchain_core.runnables import ConfigurableField
+from langchain_core.runnables import ConfigurableField, RunnableSerializable
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -89,19 +89,21 @@ def test_a_failure_is_not_kept():
     assert graph.invoke(asked())["messages"][-1].text == "Canberra."
 
 
-def test_an_unreadable_verdict_is_not_kept():
+@WAYS
+async def test_an_unreadable_verdict_is_not_kept(mode):
     model = ScriptedChatModel(["Canberra.", "Hm.", PASSES])
     graph = create_cac_graph(model, template="correctness", on_unknown="accept", cache=InMemoryCache())
-    assert graph.invoke(asked())["cac"].status == "unverified"
-    assert graph.invoke(asked())["cac"].status == "passed"
+    assert (await run(graph, mode, asked()))["cac"].status == "unverified"
+    assert (await run(graph, mode, asked()))["cac"].status == "passed"
 
 
-def test_an_empty_answer_is_not_kept():
+@WAYS
+async def test_an_empty_answer_is_not_kept(mode):
     model = ScriptedChatModel(["", "Canberra."])
     graph = create_cac_graph(model, checker=lambda _: True, max_rounds=0, cache=InMemoryCache())
     with pytest.raises(Exception, match="empty"):
-        graph.invoke(asked())
-    assert graph.invoke(asked())["messages"][-1].text == "Canberra."
+        await run(graph, mode, asked())
+    assert (await run(graph, mode, asked()))["messages"][-1].text == "Canberra."
 
 
 def test_a_checker_that_may_change_its_mind_is_asked_each_time():
@@ -152,6 +154,46 @@ def test_equal_settings_of_a_published_model_are_one_identity():
     assert identity_of(model()) == identity_of(model())
     assert identity_of(model()) != identity_of(model(temperature=0.5))
     assert "sk-secret" not in identity_of(model())
+
+
+class OwnModel(FakeListChatModel):
+    """A chat model of a user's own, with what LangChain's caches tell it apart by; LangChain cannot write it out."""
+
+    size: str | None = None
+
+    @property
+    def _identifying_params(self):
+        return {"size": self.size} if self.size else {}
+
+
+class Unwritable(RunnableSerializable):
+    """A runnable that cannot be written out at all."""
+
+    text: str
+
+    def to_json(self):
+        raise RuntimeError("not now")
+
+    def invoke(self, input, config=None, **_):  # noqa: A002
+        return AIMessage(self.text)
+
+
+def test_models_that_cannot_be_told_apart_do_not_share_answers():
+    cache = InMemoryCache()
+    graphs = [create_cac_graph(Unwritable(text=text), checker=lambda _: True, cache=cache) for text in "ab"]
+    assert [graph.invoke(asked())["messages"][-1].text for graph in graphs] == ["a", "b"]
+
+
+def test_a_chat_model_of_ones_own_is_known_by_the_parameters_that_it_names():
+    large, small = OwnModel(responses=["a"], size="large"), OwnModel(responses=["b"], size="small")
+    cache = InMemoryCache()
+
+    def says(model):
+        graph = create_cac_graph(model, checker=lambda _: True, cache=cache)
+        return graph.invoke(asked())["messages"][-1].text
+
+    assert [says(model) for model in (large, small, OwnModel(responses=["c"], size="large"))] == ["a", "b", "a"]
+    assert [says(OwnModel(responses=[text])) for text in "de"] == ["d", "e"], "without parameters it is like no other"
 
 
 def test_the_same_answer_in_two_threads_is_two_messages():
@@ -257,9 +299,14 @@ def test_a_model_with_configurable_fields_is_told_apart_by_what_they_are():
     assert said == ["b", "c"]
 
 
-def test_a_chat_model_answers_all_users_alike():
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda model: model, lambda model: model.bind(temperature=0), lambda model: model.with_config(tags=["x"])],
+    ids=["bare", "bound", "configured"],
+)
+def test_a_chat_model_answers_all_users_alike(wrapped):
     model = ScriptedChatModel(["Sydney.", FAILS, "Canberra.", PASSES])
-    graph = create_cac_graph(model, template="correctness", context_schema=User, cache=InMemoryCache())
+    graph = create_cac_graph(wrapped(model), template="correctness", context_schema=User, cache=InMemoryCache())
     for name in ("Ann", "Bob"):
         graph.invoke(asked(), {"configurable": {"user": name}}, context=User(name))
     assert len(model.asked) == 4

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,14 @@ def test_outputs_may_be_closed(arguments: str, status: int, closed: str) -> None
     assert done.returncode == status
     assert "Traceback" not in done.stderr
     assert bool(done.stdout) == (status == 0 and closed == "2>&-"), "an error does not go to standard output"
+
+
+def test_what_is_printed_can_be_taken_by_the_program_that_calls_it() -> None:
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        assert main(["templates", "list"]) == 0
+        assert main(["demo", "--n", "0"]) == 1
+    assert "bias" in out.getvalue()
+    assert err.getvalue() == "correction-graphs: --n is 0; give at least 1 question\n"
 
 
 def test_json_is_complete_where_an_output_cannot_have_every_character() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,8 @@ def test_the_question_may_come_from_standard_input(toy, capsys, monkeypatch) -> 
     ("arguments", "wrong"),
     [
         ([" "], "the question is empty"),
-        (["Who?", "--model", "openai:gpt-5-mini"], "'openai:gpt-5-mini'; RAIN needs a model's logits"),
-        (["Who?", "--model", "gpt-5-mini"], "'gpt-5-mini'; RAIN needs a model's logits"),
+        (["Who?", "--model", "openai:gpt-5-mini"], "'openai:gpt-5-mini'; this command searches on local models"),
+        (["Who?", "--model", "gpt-5-mini"], "'gpt-5-mini'; this command searches on local models"),
         (["Who?", "--model", "nowhere.gguf"], "there is no model file 'nowhere.gguf'"),
         (["Who?", "--judge", "nonesuch"], "there is no template 'nonesuch' for 'rain'"),
         (["Who?", "--judge", "nowhere/mine.yaml"], "mine.yaml"),
@@ -294,6 +295,38 @@ def test_a_terminal_shows_what_there_is_when_a_search_stops(toy, capsys, monkeyp
     out, err = capsys.readouterr()
     assert "text so far" in plain(out)
     assert "[/boom]" in err
+
+
+def test_a_terminal_shows_candidates_with_their_values_while_they_are_judged(toy, capsys, monkeypatch) -> None:
+    def slowly(text: str) -> float:
+        time.sleep(0.15)
+        return (-0.6, 0.05, 0.7)[len(text) % 3]
+
+    toy.value = slowly
+    as_terminal(monkeypatch)
+
+    assert main([*RUN, "Who?", *SHORT]) == 0
+
+    out = capsys.readouterr().out
+    assert re.search(r"[+-]0\.\d\d ", plain(out).split("final, ")[0])
+    assert re.search("\x1b\\[3[34]m *[+-]0\\.\\d\\d", out), "what is good or bad has a colour"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_search_that_stops_at_once_has_no_text_to_show(toy, capsys, monkeypatch, *, terminal: bool) -> None:
+    toy.values = [RuntimeError("boom")]
+    if terminal:
+        as_terminal(monkeypatch)
+
+    assert main([*RUN, "Who?", *SHORT]) == 1
+
+    out, err = capsys.readouterr()
+    if terminal:
+        assert "(no text yet)" in plain(out)
+    else:
+        assert "[stopped] 0 token set(s) until then; " in out
+        assert "[text so far]" not in out
+    assert "boom" in err
 
 
 def test_without_rich_a_terminal_gets_plain_lines(toy, capsys, monkeypatch) -> None:

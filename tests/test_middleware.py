@@ -13,7 +13,7 @@ from langchain.agents.middleware import (
     ModelCallLimitMiddleware,
     ModelRetryMiddleware,
 )
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -389,6 +389,14 @@ def test_what_takes_the_place_of_structured_output_has_its_form():
     with pytest.raises(GenerationError, match="structured output") as failure:
         agent.invoke(ASK)
     assert failure.value.result.rounds[0].answer == '{"name": "Sydney"}'
+
+
+def test_what_takes_the_place_of_a_providers_structured_output_has_its_form_too():
+    refuses = CaCMiddleware(lambda _: False, max_rounds=0, on_exhausted=lambda _: '{"name": "none"}')
+    model = Scripted([AIMessage('{"name": "Sydney"}')])
+    out = agent_with(model, refuses, tools=(), response_format=ProviderStrategy(City)).invoke(ASK)
+    assert out["structured_response"] == City(name="none")
+    assert [message.text for message in out["messages"]][1:] == ['{"name": "none"}']
 
 
 def test_an_invalid_structured_output_is_not_an_answer():

@@ -16,6 +16,7 @@ from langgraph.errors import GraphBubbleUp
 
 from correction_graphs import Budget, CheckRequest, HumanChecker, Round, Verdict, create_cac_graph, load_template
 from correction_graphs.checkers.adapters import as_checker
+from correction_graphs.checkers.base import Checker
 from correction_graphs.errors import (
     BudgetExceededError,
     CorrectionError,
@@ -339,6 +340,24 @@ async def test_if_the_checker_crashes_each_time_so_does_the_strategy(mode, broke
         await revise(
             bound(ScriptedChatModel(["answer 1", "answer 2"]), broken, samples=2), revision(), mode, ONE_BY_ONE
         )
+
+
+class Odd(Checker):
+    """A checker of a user's own that returns what is no verdict for some answers."""
+
+    def check(self, request, config=None):
+        return ["?"] if "1" in request.answer else by_number(request)
+
+
+@BOTH
+async def test_what_is_no_verdict_counts_as_a_crash(mode):
+    model = ScriptedChatModel(["answer 1", "answer 2"])
+    context = await revise(bound(model, Odd(), samples=2), revision(), mode, ONE_BY_ONE)
+    assert answers(context[-1]) == [(2, "answer 2"), (3.5, "answer 1"), (5, "answer 5")], "in the middle of the others"
+
+    model = ScriptedChatModel(["answer 1", "answer 11"])
+    with pytest.raises(ExceptionGroup, match=r"failed on every further answer .*returned"):
+        await revise(bound(model, Odd(), samples=2), revision(), mode, ONE_BY_ONE)
 
 
 def test_a_checker_that_had_crashed_on_the_rejected_answer_may_crash_on():

@@ -18,6 +18,7 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import NodeCancelledError
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from correction_graphs import Budget
 from correction_graphs.errors import (
@@ -631,6 +632,21 @@ async def test_the_answer_streams_as_it_is_written_and_nothing_else_does(mode):
     assert len({message.id for message, _ in parts}) == 1
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda model: model.bind(temperature=0), lambda model: model.with_config(tags=["mine"])],
+    ids=["bound", "configured"],
+)
+def test_a_model_with_settings_of_its_own_streams_like_the_bare_one(wrapped):
+    model = GenericFakeChatModel(messages=iter([AIMessage("It is Canberra.")]))
+    graph = create_s2a_graph(wrapped(model), filter_model=ScriptedChatModel([FILTERED]))
+
+    pieces = [message.text for message, _ in graph.stream(ASK, stream_mode="messages")]
+
+    assert "".join(pieces) == "It is Canberra."
+    assert len([piece for piece in pieces if piece]) > 1
+
+
 @pytest.mark.parametrize("mode", ["stream", "astream"])
 @pytest.mark.parametrize("as_graph", [False, True])
 async def test_the_answer_is_picked_out_of_a_larger_stream(mode, as_graph):
@@ -737,6 +753,43 @@ async def test_a_run_that_is_resumed_does_not_filter_again(mode):
     assert (len(filterer.asked), len(answerer.asked)) == (1, 2)
     assert out["messages"][-1].text == "Canberra."
     assert out["s2a"].usage.model_calls == 2
+
+
+@BOTH
+async def test_a_model_that_gives_all_its_answers_one_id_replaces_none(mode):
+    replies = AIMessage("Canberra.", id="answer"), AIMessage("Vienna.", id="answer")
+    filtered = [FILTERED, "Context: none\nQuestion: What is the capital of Austria?"]
+    graph, _, _ = answering(*replies, filter_replies=filtered, checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    await run(graph, mode, config=thread)
+
+    out = await run(graph, mode, {"messages": [("user", "What is the capital of Austria?")]}, thread)
+
+    assert [message.text for message in out["messages"]][1::2] == ["Canberra.", "Vienna."]
+
+
+@BOTH
+async def test_a_filter_that_asks_a_person_interrupts_the_run_and_goes_on(mode):
+    async def ask(state):
+        return {"messages": [AIMessage(interrupt("What is the question?"))]}
+
+    def ask_now(state):
+        return {"messages": [AIMessage(interrupt("What is the question?"))]}
+
+    person = StateGraph(MessagesState)
+    person.add_node("ask", ask_now if mode == "invoke" else ask)
+    person.add_edge(START, "ask")
+    graph = create_s2a_graph(
+        ScriptedChatModel(["Canberra."]), filter_model=person.compile(), checkpointer=InMemorySaver()
+    )
+    thread = {"configurable": {"thread_id": "1"}}
+
+    (asked,) = (await run(graph, mode, config=thread))["__interrupt__"]
+    out = await run(graph, mode, Command(resume=FILTERED), thread)
+
+    assert asked.value == "What is the question?"
+    assert out["messages"][-1].text == "Canberra."
+    assert [span.text for span in out["s2a"].dropped] == ["I think it is Sydney."]
 
 
 @BOTH

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from correction_graphs.filtering import alignment
 from correction_graphs.filtering.alignment import Sets, dropped, overlap, sentences
 from correction_graphs.filtering.guards import breaches
 from correction_graphs.filtering.numbers import numbers_in, values_in
@@ -167,6 +168,20 @@ def test_the_set_with_most_of_some_words_is_found(sets, words):
     else:
         wanted = max(range(len(sets)), key=lambda at: (overlap(words, sets[at]), -len(sets[at])))
         assert (best, count) == (wanted, len(words & sets[wanted]))
+
+
+@pytest.mark.parametrize("most", [0, 2**26])
+def test_what_is_remembered_of_sets_is_bounded_and_changes_nothing(monkeypatch, most):
+    monkeypatch.setattr(alignment, "_MOST_BYTES", most)
+    words = [str(n) for n in range(12)]
+    rows = [{word for n, word in enumerate(words) if at % (n + 2)} for at in range(200)]
+    sets, asked = Sets(rows), [set(words[start:]) for start in range(12)]
+
+    for _ in range(2):
+        for each in asked:
+            wanted = max(range(len(rows)), key=lambda at: (len(each & rows[at]), -len(rows[at])))
+            assert sets.best(each) == (wanted, len(each & rows[wanted]))
+    assert len(sets._masks) == (1 if most == 0 else 12)
 
 
 def test_of_many_sets_that_have_the_same_words_the_shortest_is_found():

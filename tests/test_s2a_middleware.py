@@ -552,3 +552,11 @@ def test_wrong_settings_are_found_at_once(settings, named):
 def test_an_unknown_template_is_found_at_once():
     with pytest.raises(TemplateError, match="unbiased"):
         S2AMiddleware(template="unbised")
+
+
+@pytest.mark.parametrize("messages", [[], [AIMessage("Hello.")], [SystemMessage("Be brief.")]])
+def test_where_no_user_has_said_anything_the_model_is_simply_asked(messages):
+    model = ScriptedChatModel(["How can I help?"])
+    out = create_agent(model, middleware=[S2AMiddleware()]).invoke({"messages": messages})
+    assert [message.text for message in out["messages"]] == [*(each.text for each in messages), "How can I help?"]
+    assert [[message.text for message in asked] for asked in model.asked] == [[each.text for each in messages]]

@@ -190,6 +190,34 @@ WORDS = st.sampled_from(
         "thunder",
     ]
 )
+
+
+@pytest.mark.parametrize(
+    ("original", "kept", "lost"),
+    [
+        ("The small 5 crews sail", "The small crews sail", ["5"]),
+        ("The small 5 crews sail", "The crews sail", []),  # the word beside it went as well
+        (f"The {'long' * 12} 5 crews sail", "The crews sail", []),
+    ],
+)
+def test_a_number_is_lost_where_the_words_beside_it_were_kept(original, kept, lost):
+    rest = " from the port of Linz down to Vienna and Krems each day. Who sails?"
+    assert [item for breach in breaches(original + rest, kept + rest) for item in breach.items] == lost
+
+
+@pytest.mark.parametrize(
+    ("original", "kept", "lost"),
+    [
+        ("我们的公司在三个城市有工厂。", "我们的公司在 个城市有工厂。", ["三"]),
+        ("我们的公司在三个城市有工厂。", "我们的公司在3个城市有工厂。", []),
+        ("我们的公司在三个城市有工厂。", "我们的公司有工厂。", []),
+    ],
+)
+def test_a_number_in_a_run_of_chinese_is_lost_where_what_is_around_it_was_kept(original, kept, lost):
+    question = "公司在哪里有工厂？"
+    assert [item for breach in breaches(original + question, kept + question) for item in breach.items] == lost
+
+
 SENTENCES = st.lists(
     st.tuples(WORDS, WORDS, WORDS).filter(lambda words: len(set(words)) == 3), min_size=1, max_size=8, unique=True
 ).map(lambda rows: [f"The {a} saw the {b} near the {c}." for a, b, c in rows])

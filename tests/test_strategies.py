@@ -213,6 +213,9 @@ def test_a_bank_is_made_of_earlier_results():
     with pytest.raises(SettingsError, match="nothing to demonstrate"):
         DemonstrationBank.from_results(results[:1])
     assert corrected("?", CacResult(status="failed")) is None
+    assert corrected(" ", results[1][1]) is None, "nothing to ask"
+    speechless = create_cac_graph(ScriptedChatModel(["bad", "good"]), checker=lambda r: r.answer == "good")
+    assert corrected("?", speechless.invoke({"messages": [("user", "?")]})["cac"]) is None, "nothing to learn from"
 
 
 def test_a_bank_is_saved_and_loaded(tmp_path):

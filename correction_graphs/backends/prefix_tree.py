@@ -241,10 +241,6 @@ class PrefixTree:
             return
         leaf.alive = False
         del parent.children[leaf.tokens[0]]
-        if not parent.children and parent.parent is not None:  # the parent becomes a leaf
-            parent.sequence = sequence
-            self.memory.truncate(sequence, parent.end)
-            return
         self.memory.truncate(sequence, 0)
         self._free.append(sequence)
         if len(parent.children) == 1 and parent.parent is not None:

@@ -325,6 +325,8 @@ def _read(sentence: list[_Unit], *, at_edge: bool) -> _Reading:
     """What a sentence says; a bare label counts only in the first and the last one."""
     sentence = [unit._replace(kind=_Kind.UNKNOWN) if unit.quoted else unit for unit in sentence]
     words = [unit for unit in sentence if unit.is_word]
+    if not words:  # all of it is quoted
+        return _Reading()
     if reading := _without_judgement(sentence, words):
         return reading
     opening = next((unit.kind for unit in words if unit.kind != _Kind.FILLER), _Kind.UNKNOWN)

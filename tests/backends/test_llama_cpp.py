@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gguf
 import gguf_models
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -360,6 +361,47 @@ def test_engine_that_fails(
     assert llama.cells_in_use == 0
     assert llama.forward([branch]).shape == (1, llama.n_vocab)
     assert_right(llama, llama_path, branch.tokens)
+
+
+def test_a_sequence_that_llama_cpp_does_not_cut_is_an_error_and_no_wrong_answer(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LlamaCppBackend(llama_path, n_ctx=64, n_sequences=2, n_threads=1) as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(lib, "llama_memory_seq_rm", lambda *_: False)
+            with pytest.raises(BackendError, match=r"refused to cut a sequence to \d+ tokens"):
+                [says(backend, [token] * 40) for token in range(50, 60)]  # there is no room for all
+        assert_right(backend, llama_path, [70] * 40)
+
+
+def test_a_memory_that_says_it_cannot_be_cut_is_not_rewound(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = lib.llama_memory_seq_rm
+    monkeypatch.setattr(lib, "llama_memory_seq_rm", lambda *given: given[2] <= 0 and cut(*given))
+
+    with LlamaCppBackend(llama_path, n_ctx=64, n_sequences=4, n_threads=1) as backend:
+        branch = backend.open([50, 51, 52])
+        first = backend.forward([branch])[0].copy()
+        backend.extend(branch, [53])
+        backend.forward([branch])
+        again = backend.open([50, 51, 52])
+        assert not backend.can_rewind
+        assert_close(backend.forward([again])[0], first)
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_the_start_that_a_model_asks_for_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adds: bool
+) -> None:
+    write = gguf.GGUFWriter.add_add_bos_token
+    monkeypatch.setattr(gguf.GGUFWriter, "add_add_bos_token", lambda writer, _: write(writer, adds))
+    conversation = [{"role": "user", "content": "hi"}]
+    with LlamaCppBackend(
+        gguf_models.write_llama(tmp_path / "tiny.gguf"), n_ctx=64, n_sequences=2, n_threads=1
+    ) as backend:
+        (start,) = backend.tokenize("<|endoftext|>", special=True)
+        tokens = backend.chat_tokens(conversation)
+    assert tokens.count(start) == adds
+    assert (tokens[0] == start) == adds
 
 
 CTRL_C = """

@@ -29,10 +29,11 @@ import pytest
 from contract import DISTINCT, Subject, check, fresh_evaluations, shared
 from langgraph.checkpoint.memory import InMemorySaver
 
+from correction_graphs.backends import endpoint_memory
 from correction_graphs.backends.base import Logits, detokenize
 from correction_graphs.backends.llama_cpp import LlamaCppBackend
 from correction_graphs.backends.openai_completions import FLOOR, OpenAICompletionsBackend
-from correction_graphs.errors import BackendError, ContextLengthError, SearchError, SettingsError
+from correction_graphs.errors import BackendError, ContextLengthError, CorrectionError, SearchError, SettingsError
 from correction_graphs.rain.chat import ChatRain
 from correction_graphs.rain.graph import create_rain_graph
 from correction_graphs.rain.judge import Candidate, SelfEvaluation
@@ -594,6 +595,79 @@ def test_a_list_of_models_that_is_none_is_told(server: TokenServer, tiny: LlamaC
     server.models = {"object": "list", "data": listed}
     with pytest.raises(BackendError, match="no OpenAI-compatible server"):
         connect(server, tiny)
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_start_that_the_server_puts_before_a_text_is_not_there_twice(
+    server: TokenServer, tiny: LlamaCppBackend, *, adds: bool
+) -> None:
+    start = tiny.tokenize("<|endoftext|>", special=True)
+    seen: list[list[int]] = []
+
+    def fault(body: dict[str, Any]) -> tuple[int, Any]:
+        seen.append([*(start if adds else []), *tiny.tokenize(body["prompt"], special=True)])
+        return 200, server.completion({**body, "prompt": seen[-1]})
+
+    server.fault = fault
+    template = "{{ bos_token }}{{ messages[0].content }}"
+    values = {"bos_token": "<|endoftext|>"}
+    with connect(server, tiny, prompts="text", chat_template=template, template_values=values) as backend:
+        tokens = backend.chat_tokens(MESSAGES)
+        backend.forward([backend.open(tokens)])
+    assert seen[-1] == tokens == [*start, *tiny.tokenize(ASK)]
+
+
+def test_a_gateway_that_lists_no_models_is_asked_for_the_one_that_is_named(
+    server: TokenServer, tiny: LlamaCppBackend
+) -> None:
+    server.models = {"object": "list", "data": []}
+    with connect(server, tiny, model="tiny") as backend:  # the server serves no other
+        assert backend.forward([backend.open([50, 60])]).shape == (1, tiny.n_vocab)
+    with pytest.raises(SettingsError, match=r"no `model` was given; the server at .* has no list of its models"):
+        connect(server, tiny)
+
+
+@pytest.mark.parametrize("impossible", [None, -1e30, -9e99])
+def test_a_token_that_the_server_calls_impossible_is_as_unlikely_as_those_it_does_not_name(
+    server: TokenServer, tiny: LlamaCppBackend, impossible: float | None
+) -> None:
+    def fault(body: dict[str, Any]) -> tuple[int, Any]:
+        reply = server.completion(body)
+        reply["choices"][0]["logprobs"]["top_logprobs"][0]["token_id:70"] = impossible
+        return 200, reply
+
+    server.fault = fault
+    with connect(server, tiny, top_logprobs=3) as backend:
+        row = backend.forward([backend.open([50, 60])])[0]
+    assert np.isfinite(row).all()
+    named = np.flatnonzero(row > row.min())
+    assert len(named) == 3
+    assert 70 not in named
+
+
+def test_what_was_asked_longest_ago_is_forgotten_first(
+    server: TokenServer, tiny: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_memory, "_KEPT_NUMBERS", 2 * 5)
+    with connect(server, tiny, top_logprobs=5) as backend:
+        rows = {text: backend.forward([backend.open([*text])])[0] for text in ((50, 60), (50, 61), (50, 62))}
+        before = len(server.prompts)
+        assert np.array_equal(backend.forward([backend.open([50, 62])])[0], rows[50, 62])
+        assert len(server.prompts) == before
+        assert np.array_equal(backend.forward([backend.open([50, 60])])[0], rows[50, 60])
+        assert server.prompts[before:] == [(50, 60)]
+
+
+def test_requests_that_nobody_waits_for_any_more_are_not_sent(server: TokenServer, tiny: LlamaCppBackend) -> None:
+    with connect(server, tiny, max_concurrency=1) as backend:
+        branches = [backend.open([50, token]) for token in range(60, 66)]
+        server.fault = lambda _: (400, {"message": "boom"})
+        before = len(server.prompts)
+        server.delay = 0.2
+        with pytest.raises(CorrectionError, match="boom"):
+            backend.forward(branches)
+        time.sleep(1)
+        assert len(server.prompts) - before <= 2, "of six, the one that failed and one that had begun"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1\n", "http://[::1"])

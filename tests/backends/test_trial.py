@@ -173,3 +173,48 @@ def test_large_files_get_more_time(tmp_path: Path) -> None:
 
     assert trial._seconds_for(tmp_path / "large") == 360
     assert trial._seconds_for(tmp_path / "missing") == 60
+
+
+def test_an_embedded_python_that_does_not_tell_where_it_is_can_try_nothing(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+
+    with pytest.raises(BackendError, match=r"no Python executable .* open it as a trusted one"):
+        load_model(str(llama_path), trusted=False)
+
+
+@pytest.mark.skipif(not Path("/bin/false").exists(), reason="no program that is known to fail")
+@pytest.mark.parametrize("paths", [1, 5000], ids=["a short request", "one that no pipe holds"])
+def test_a_program_in_the_place_of_python_is_told_by_how_it_ended(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch, paths: int
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # as in a program that embeds Python
+
+    with pytest.raises(BackendError, match=r"a process to try a model file in ended with exit status 1$"):
+        problems_of([llama_path] * paths, **SMALL)
+
+
+def test_a_process_that_talks_of_something_else_is_not_waited_for(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho Welcome\nexec sleep 60\n")
+    other.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(other))
+    monkeypatch.setattr(trial, "_END", 0.2)
+
+    with pytest.raises(BackendError, match=r"a process to try a model file in stopped talking$"):
+        try_model_file(llama_path, **SMALL)
+
+
+def test_where_the_memory_is_not_known_files_are_tried_all_the_same(
+    deadly: Path, llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sysconf")  # as on Windows
+
+    good, bad = problems_of([llama_path, deadly], **SMALL)
+
+    assert good is None
+    assert bad is not None
+    assert "its last words" in bad

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import operator
 import re
 from fractions import Fraction
 from types import SimpleNamespace
@@ -329,6 +330,21 @@ async def test_other_values_are_bound_with_partial(mode):
 def test_an_evaluator_of_outputs_alone_is_given_no_inputs():
     checker = from_evaluator(lambda *, outputs: {"score": outputs == "It is Sydney."})
     assert checker.invoke(REQUEST).passed
+
+
+@SYNC_AND_ASYNC
+async def test_a_builtin_that_does_not_tell_its_parameters_is_a_checker(mode):
+    checker = as_checker(operator.attrgetter("messages"), critique="Not so.")
+    with pytest.raises(TypeError, match="returned"):
+        await judge(checker, mode)
+    verdict = await judge(as_checker(operator.attrgetter("answer")), mode)
+    assert verdict == Verdict(passed=False, critique="It is Sydney."), "a text is a critique"
+
+
+def test_an_evaluator_that_does_not_tell_its_parameters_is_given_all():
+    checker = from_evaluator(dict, key="outputs")
+    with pytest.raises(TypeError, match=r"\{'inputs': 'The capital of Australia\?', 'outputs': 'It is Sydney\.'\}"):
+        checker.invoke(REQUEST)
 
 
 def test_one_that_compares_is_not_called_without_a_reference():

@@ -399,6 +399,31 @@ def test_a_memory_hog_gets_no_more(code):
     assert "MemoryError" in run(code + f"\n{RIGHT}", memory_mb=256).critique
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals without a name here")
+def test_a_signal_without_a_name_is_told_by_its_number():
+    verdict = run("import os\n\ndef add(a, b):\n    os.kill(os.getpid(), 40)")
+    assert verdict.passed is False
+    assert "The code ended the process" in verdict.critique
+    assert "(signal 40)" in verdict.critique
+
+
+@pytest.mark.parametrize(("code", "passed"), [(RIGHT, True), (WRONG, False)])
+def test_a_program_that_does_not_wait_for_its_children_can_check(code, passed):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some servers do: the system then forgets how they end
+    try:
+        verdict = run(code)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert verdict.passed is passed
+
+
+def test_where_the_end_of_a_process_cannot_be_seen_without_taking_it_code_is_checked(monkeypatch):
+    monkeypatch.delattr(os, "waitid")  # as on macOS before Python 3.13
+    assert run(RIGHT).passed is True
+    assert run(WRONG).passed is False
+    assert run("import os\nos._exit(3)").passed is False
+
+
 def test_huge_output_is_cut():
     verdict = run(f"for _ in range(100): print('x' * 10**6)\nprint('the end')\n{RIGHT}", seconds=60)
 

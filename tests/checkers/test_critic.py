@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_openai import ChatOpenAI
 
 from correction_graphs import Budget, CheckRequest, LLMCritic, Template, Verdict, create_cac_graph, load_template
-from correction_graphs.errors import CheckerError, SettingsError
+from correction_graphs.errors import CheckerError, SettingsError, TemplateError
 from correction_graphs.testing import ScriptedChatModel
 
 REQUEST = CheckRequest(messages=(HumanMessage("Who was late?"),), answer="The nurse was: she overslept.")
@@ -291,6 +292,25 @@ async def test_a_forced_tool_call_is_read_as_strictly(model: ToolCaller, mode: s
 def test_a_schema_that_cannot_be_had_is_refused_when_the_critic_is_made(model: Any, style: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         LLMCritic(model, style=style, structured=True)
+
+
+def test_another_style_is_refused_with_those_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"`style` is 'cot'.*'natural_language'"):
+        LLMCritic(ScriptedChatModel(["?"]), style="cot")
+
+
+def test_a_template_of_ones_own_that_asks_for_no_verdict_needs_no_labels(tmp_path: Path) -> None:
+    path = tmp_path / "remarks.yaml"
+    path.write_text(
+        'name: remarks\nmethod: cac\nlanguage: en\nversion: "1"\ndescription: Remarks.\n'
+        'prompts:\n  check.natural_language: "What could be better in {answer}?"\n',
+        encoding="utf-8",
+    )
+    critic = LLMCritic(ScriptedChatModel([" Name a source. "]), template=path, style="natural_language")
+
+    assert critic.invoke(REQUEST) == Verdict(passed=None, critique="Name a source.")
+    with pytest.raises(TemplateError, match=r"check\.verdict"):
+        LLMCritic(ScriptedChatModel(["?"]), template=path, style="verdict")
 
 
 @pytest.mark.parametrize("wrong", ["yes", 1, []])

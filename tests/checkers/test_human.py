@@ -82,6 +82,17 @@ async def test_a_review_that_cannot_be_read_is_asked_for_again(mode, said):
     assert len(model.asked) == 1
 
 
+@MODES
+async def test_a_form_that_was_sent_off_empty_is_asked_for_again(mode):
+    _, graph = asking("Canberra.")
+    (first,) = (await run(graph, mode, ASK))["__interrupt__"]
+
+    (again,) = (await run(graph, mode, Command(resume={first.id: {}})))["__interrupt__"]
+
+    assert "cannot be read" in again.value["error"]
+    assert "say at least one of `passed`, `critique` and `answer`" in again.value["error"]
+
+
 def test_a_person_who_cannot_tell_is_unknown_not_a_pass():
     _, graph = asking("Canberra.", max_rounds=0)
     graph.invoke(ASK, THREAD)

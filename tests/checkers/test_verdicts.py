@@ -167,6 +167,28 @@ def test_of_a_cut_off_reply_only_a_complete_verdict_line_counts(text: str, expec
     assert read(text, truncated=True) is expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is incorrect in line 3.", False),
+        ("The answer is incorrect in step 2 and incorrect in step 4.", False),
+        ("This answer is incorrect at the end.", False),
+        ("The answer is correct in line 3.", None),
+        ("The answer is incorrect for the reason given.", None),
+    ],
+)
+def test_a_place_where_it_is_wrong_makes_it_wrong_and_one_where_it_is_right_proves_nothing(
+    text: str, expected: bool | None
+) -> None:
+    assert read(text) is expected
+
+
+def test_a_label_that_is_a_particle_before_what_is_judged_decides_nothing() -> None:
+    labels = Labels(passing="yes", failing="no")
+    assert read("The answer is no answer.", labels) is None
+    assert read("My verdict is no.", labels) is False
+
+
 def test_a_language_without_a_pack_accepts_labels_and_verdict_lines_only() -> None:
     assert read("CORRECT", language="fi") is True
     assert read("Verdict: incorrect", language="fi") is False
@@ -218,6 +240,11 @@ def test_packs_are_found_by_the_language_of_a_tag() -> None:
 )
 def test_critique_reasoning_and_score_are_told_apart(text: str, expected: Verdict) -> None:
     assert read_verdict(text, CORRECT) == expected
+
+
+@pytest.mark.parametrize("criteria", ['"all met"', "3", '["met"]', '[{"passed": true}, "met"]', "{}", "null"])
+def test_criteria_that_cannot_be_counted_are_no_pass(criteria: str) -> None:
+    assert read_verdict(f'{{"passed": true, "criteria": {criteria}}}', CORRECT).passed is None
 
 
 def test_a_long_critique_ends_with_a_sentence_or_a_word() -> None:

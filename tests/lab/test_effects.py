@@ -12,7 +12,7 @@ import random
 import pytest
 
 from correction_graphs import RainSettings
-from correction_graphs.lab.arms import LONGEST, Lab, critic
+from correction_graphs.lab.arms import LONGEST, Lab, Said, critic
 from correction_graphs.lab.comparison import COMPARISONS, compare, compared, undistracted
 from correction_graphs.lab.model import fallible_path, fallible_report
 from correction_graphs.lab.world import NotEnoughQuestionsError, Request, distinct
@@ -171,6 +171,24 @@ def test_another_model_in_its_place_is_refused(monkeypatch, tmp_path):
     (tmp_path / "fallible.gguf").write_bytes(b"GGUF")
     with pytest.raises(Exception, match="is not the model that was measured"):
         fallible_path()
+
+
+def test_rows_are_told_as_soon_as_they_are_there():
+    asked = []
+
+    def arm(name, text):
+        return lambda item: asked.append(name) or Said(f"{text} {item}", 2, 10, 5)
+
+    told = []
+    rows = compared(
+        [1, 2],
+        {"plain": arm("plain", "no"), "other": arm("other", "yes")},
+        lambda _, reply: reply.startswith("yes"),
+        lambda row: told.append((row.arm, len(asked))),
+    )
+
+    assert told == [("plain", 2), ("other", 4)]
+    assert [(row.right.mean, row.calls, row.forwarded) for row in rows] == [(0, 2, 2), (1, 2, 2)]
 
 
 def test_stories_tell_what_was_filtered_criticized_and_rewound(lab):

@@ -468,6 +468,25 @@ def test_an_interrupt_between_steps_and_a_resume_use_the_same_search() -> None:
     assert open_branches(other) == 0
 
 
+def test_a_run_that_stopped_can_be_forked_from_an_earlier_step() -> None:
+    """What the graph still holds of it is ahead of that step, and is let go."""
+    backend = choosing("It is bad.", LONG)
+    graph = rain(backend, judge=liking("good"), checkpointer=InMemorySaver())
+    for _ in range(3):
+        graph.invoke(None if graph.get_state(THREAD).next else ASK, THREAD, interrupt_after=["search"])
+    (start,) = [
+        past.config
+        for past in graph.get_state_history(THREAD)
+        if (progress := past.values.get("rain_progress")) and progress.result and len(progress.result.commits) == 1
+    ]
+    assert open_branches(backend) > 0
+
+    out = graph.invoke(None, start)
+
+    assert out["messages"][-1].text == LONG
+    assert open_branches(backend) == 0
+
+
 # Inside other graphs
 
 

@@ -15,6 +15,7 @@ from correction_graphs.prompts import Template, list_templates, load_template
 from correction_graphs.rain.judge import UNKNOWN, Candidate, SelfEvaluation, SelfEvaluationSession, Value
 from correction_graphs.rain.labels import find_labels
 from correction_graphs.rain.steps import adrive, drive
+from correction_graphs.rain.values import as_value_function
 from correction_graphs.testing import ToyBackend
 
 ASK = [{"role": "user", "content": "How do I sleep well?"}]
@@ -126,6 +127,13 @@ def test_a_model_that_does_not_take_up_the_question_gives_no_value() -> None:
     assert value.details == {"mass": pytest.approx(0.03)}
     assert judged(Scripted(says), "Go.", judge=SelfEvaluation(HARMLESS, examples=False, min_mass=0.02))[0].known
     assert not judged(Scripted(lambda _: {}), "Go to bed early.")[0].known  # not even finite log-probabilities
+
+
+def test_a_value_function_is_shown_by_its_name() -> None:
+    def brevity(text: str) -> float:
+        return -min(len(text) / 100, 1.0)
+
+    assert repr(as_value_function(brevity)) == "<value function 'brevity'>"
 
 
 def test_an_empty_reply_is_not_judged() -> None:

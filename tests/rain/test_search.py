@@ -447,6 +447,32 @@ def test_what_is_no_value_is_an_error_that_names_the_function(bad: float) -> Non
     assert search._backend.live_branches == 0
 
 
+class Miscounting(Session):
+    """Returns a value too few, as a batch function that drops a text would."""
+
+    def evaluate(self, candidates):
+        return (yield from super().evaluate(candidates))[1:]
+
+
+def test_as_many_values_as_texts_must_come_back() -> None:
+    backend = ToyBackend(n_ctx=4096, n_sequences=256)
+    search = Search(backend, backend.tokenize("Say something."), Miscounting(low_letters), OURS)
+
+    with pytest.raises(JudgeError, match=r"'test' returned \d+ values for \d+ texts"):
+        run(search)
+    assert backend.live_branches == 0
+
+
+def test_a_search_that_is_left_before_its_end_holds_nothing() -> None:
+    with make(settings=OURS) as search:
+        drive(search.commit(), search._backend)
+        assert search._backend.live_branches > 0
+
+    assert search.text
+    assert search._backend.live_branches == 0
+    assert search._session.closed == 1
+
+
 def test_what_is_no_value_can_count_as_unknown() -> None:
     search = make(settings=OURS.model_copy(update={"on_bad_value": "unknown"}), value=lambda text: math.nan)
     commits = run(search)

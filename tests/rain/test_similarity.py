@@ -57,6 +57,16 @@ def test_the_default_finds_most_pairs_that_say_the_same_and_hardly_any_others() 
     assert {kind: len(pairs) for kind, pairs in PAIRS.items()} == {"same": 50, "different": 51}
 
 
+async def test_the_built_in_embedding_is_the_same_in_every_way_of_asking() -> None:
+    embeddings, texts = TrigramEmbeddings(), ["It is good.", ""]
+
+    vectors = embeddings.embed_documents(texts)
+
+    assert await embeddings.aembed_documents(texts) == vectors
+    assert [await embeddings.aembed_query(text) for text in texts] == vectors
+    assert [embeddings.embed_query(text) for text in texts] == vectors
+
+
 @given(st.text(), st.text())
 def test_the_built_in_embedding_is_defined_for_every_text(one: str, other: str) -> None:
     assert cosine(one, one) == pytest.approx(1 if one.split() else 0)

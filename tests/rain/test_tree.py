@@ -22,6 +22,13 @@ def family(likelihoods: list[float], chosen: RainSettings = PAPER) -> Node:
     return root
 
 
+def test_a_node_is_shown_with_what_the_search_knows_of_it() -> None:
+    root = family([0.75, 0.25])
+    tree.back_up(root.children[0], 0.5, PAPER)
+
+    assert repr(root.children[0]).startswith("<Node (0,) visits=1 n=1 value=0.5 prior=0.")
+
+
 # --- Priors
 
 
