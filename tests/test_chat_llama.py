@@ -247,6 +247,11 @@ def test_a_setting_outside_its_range_is_named_with_what_was_given(setting: str, 
     assert backend.forward_calls == 0
 
 
+def test_a_model_without_a_backend_is_told_how_to_load_one() -> None:
+    with pytest.raises(SettingsError, match=r"`backend` is missing; `ChatLlama.from_gguf\(path\)` loads a GGUF file"):
+        ChatLlama()
+
+
 def test_an_unknown_setting_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"`tempratur` is no setting of ChatLlama; known are .*temperature"):
         says("Hello.", tempratur=1)
