@@ -60,7 +60,7 @@ class OpenAICompletionsBackend(CachedBackend):
             `--max-logprobs`.
         n_ctx: How many tokens one branch may hold; by default what the server says of the model, or else 4,096.
         max_concurrency: So many requests are under way at once. More than the server computes in one batch only wait.
-        timeout: Seconds until a request is given up.
+        timeout: Seconds without a byte from the server after which a request is given up.
         max_retries: How often the client tries again after a failed connection, a rate limit (429), or an error of
             the server (5xx), each time after a longer pause.
         extra_body: Further fields of each request. By default vLLM's own for token numbers, which other servers
