@@ -631,7 +631,7 @@ class Interrupted:
     """A process that does the same and is interrupted at random moments."""
 
     def __init__(self, model: Path, seed: int, patience: float) -> None:
-        self.patience, self.sent, self.broken = patience, 0, 0
+        self.patience, self.sent, self.sent_again, self.broken = patience, 0, 0, 0
         self.told: list[str] = []
         self.outcomes: Counter[str] = Counter()
         self._moments = random.Random(f"{seed} interrupts")
@@ -647,7 +647,7 @@ class Interrupted:
             time.sleep(self._moments.random() ** 2)
             self._process.send_signal(signal.SIGINT)
             self.sent += 1
-            told = self._line()
+            told = self._line(again=self.patience / 8)
             if told is None:
                 return False
             self.outcomes[told["outcome"]] += 1
@@ -685,12 +685,17 @@ class Interrupted:
             return False
         return True
 
-    def _line(self, patience: float | None = None) -> dict[str, Any] | None:
+    def _line(self, patience: float | None = None, *, again: float | None = None) -> dict[str, Any] | None:
+        """Return what it says; sends Ctrl-C `again` after so many seconds, since Python loses one in a weak reference."""
         found: list[str] = []
         stdout = self._process.stdout
         reader = threading.Thread(target=lambda: found.append(stdout.readline() if stdout else ""), daemon=True)
         reader.start()
-        reader.join(patience or self.patience)
+        reader.join(again or patience or self.patience)
+        if again and not found:
+            self._process.send_signal(signal.SIGINT)
+            self.sent_again += 1
+            reader.join(patience or self.patience)
         if not found:
             self._hangs()
         if not found or not found[0]:
@@ -829,6 +834,7 @@ def run(soak: Soak, seconds: float, interrupted: Interrupted | None) -> dict[str
         "memory_growth": round(growth, 4),
         "interrupts": {
             "sent": interrupted.sent if interrupted else 0,
+            "sent_again": interrupted.sent_again if interrupted else 0,
             "results": dict(interrupted.outcomes) if interrupted else {},
             "broken": interrupted.broken if interrupted else 0,
             "exit_status": status,
