@@ -32,7 +32,7 @@ import time
 import traceback
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing, contextmanager, nullcontext
+from contextlib import aclosing, closing, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
@@ -664,6 +664,10 @@ class Interrupted:
             self._process.send_signal(signal.SIGINT)
             self.sent += 1
         try:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(self.patience / 8)
+            self._process.send_signal(signal.SIGINT)
+            self.sent_again += 1
             return self._process.wait(self.patience)
         except subprocess.TimeoutExpired:
             self._hangs()
@@ -686,7 +690,7 @@ class Interrupted:
         return True
 
     def _line(self, patience: float | None = None, *, again: float | None = None) -> dict[str, Any] | None:
-        """Return what it says; sends Ctrl-C `again` after so many seconds, since Python loses one in a weak reference."""
+        """Return what it says; sends Ctrl-C `again` after so many seconds: Python loses one in a weak reference."""
         found: list[str] = []
         stdout = self._process.stdout
         reader = threading.Thread(target=lambda: found.append(stdout.readline() if stdout else ""), daemon=True)
