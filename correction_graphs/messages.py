@@ -12,6 +12,7 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from correction_graphs.errors import ConversationError
+from correction_graphs.results import unicode_text
 
 
 def check_conversation(messages: Sequence[BaseMessage]) -> None:
@@ -41,7 +42,7 @@ def answer_of(message: AIMessage) -> str:
         blocks = (block for block in message.content if isinstance(block, dict) and block.get("type") == "refusal")
         refusals = [message.additional_kwargs.get("refusal"), *(block.get("refusal") for block in blocks)]
         text = next((refusal for refusal in refusals if refusal and isinstance(refusal, str)), text)
-    return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no Unicode text
+    return unicode_text(text)
 
 
 def with_own_id(message: AIMessage, others: Iterable[BaseMessage] = ()) -> AIMessage:

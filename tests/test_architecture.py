@@ -73,7 +73,7 @@ RULES: Mapping[str, Rule] = {
     "trace": rule("html_page text_changes", for_types="results"),  # a result as a page to read
     "budget": rule("errors results"),
     # The words sent to models.
-    "messages": rule("errors langchain_core"),
+    "messages": rule("errors results langchain_core"),
     "scripts": rule(),
     "thoughts": rule(),
     "yaml_places": rule("yaml"),

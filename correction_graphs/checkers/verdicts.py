@@ -19,7 +19,7 @@ from typing import Any
 from correction_graphs.checkers.sentences import Reader, fold, plain
 from correction_graphs.messages import said
 from correction_graphs.prompts import Labels
-from correction_graphs.results import Verdict
+from correction_graphs.results import Verdict, unicode_text
 from correction_graphs.thoughts import split_thoughts
 
 _MAX_CRITIQUE = 2000
@@ -102,7 +102,7 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 
 def _clean(text: str) -> str:
     """The text with what no encoder takes replaced, and one kind of line break."""
-    return "\n".join(text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").splitlines())
+    return "\n".join(unicode_text(text).replace("\r\n", "\n").splitlines())
 
 
 def _visible(text: str, labels: Labels, *, spoken: str | None) -> str | None:
